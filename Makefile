@@ -1,0 +1,60 @@
+# The two commands a new user needs: `make demo` and `make test`. Everything they need is installed here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+APT := gcc g++ make pkg-config musl-dev libc6-dev python3 python3-dev python3-venv \
+       libtss2-dev libtss2-tcti-swtpm0 libtss2-tcti-device0 swtpm
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VMM := hypervisor_agent/native/cafe-vmm
+
+.PHONY: help setup native demo test lint format bench clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+build/apt.done:
+	@mkdir -p build
+	@if ! dpkg -s $(APT) >/dev/null 2>&1; then \
+	  echo "installing system packages (apt-get)" >&2; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) >/dev/null; \
+	fi
+	@touch $@
+
+build/venv.done: build/apt.done pyproject.toml constraints.txt hypervisor_agent/vmm/build_hook.py
+	@echo "installing Python packages into .venv" >&2
+	@[ -x $(BIN)/python ] || python3 -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: build/venv.done native ## Install everything into .venv
+
+native: build/apt.done
+	@$(MAKE) --no-print-directory -C hypervisor_agent/vmm
+
+demo: setup ## Protect a function, deploy it to an attested host, call it
+	@$(BIN)/python examples/demo/demo.py
+
+test: setup ## Lint, then every test
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/pytest
+
+lint: setup ## ruff, mypy, import-linter, clang-format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache >build/imports.log || { cat build/imports.log; exit 1; }
+	@git ls-files '*.c' '*.h' | xargs -r $(BIN)/clang-format --dry-run --Werror
+
+format: setup ## Rewrite the sources in the one style
+	@$(BIN)/ruff check --fix . || true
+	@$(BIN)/ruff format .
+	@git ls-files '*.c' '*.h' | xargs -r $(BIN)/clang-format -i
+
+bench: setup ## Measure; prints a table, writes build/bench.json
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf build .venv hypervisor_agent/native/cafe-vmm*

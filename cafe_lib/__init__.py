@@ -1,0 +1,1 @@
+"""CAFE: what the server, the agent and the developer's tools share."""

@@ -1,0 +1,1 @@
+"""The cafe command, one file per noun."""

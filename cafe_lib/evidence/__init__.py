@@ -1,0 +1,1 @@
+"""TPM structures, quote verification and policy: pure, no I/O."""

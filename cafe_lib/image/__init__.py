@@ -1,0 +1,1 @@
+"""The secret image: ELF reader, flat image, manifest, package file."""

@@ -1,0 +1,1 @@
+"""Annotated header to model to argument layout."""

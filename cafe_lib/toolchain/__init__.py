@@ -1,0 +1,1 @@
+"""Build, stubs, leak check, signing."""

@@ -1,0 +1,1 @@
+"""The only protocol definition: limits, codec, messages, key schedule, record stream."""

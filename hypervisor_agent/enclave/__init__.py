@@ -1,0 +1,1 @@
+"""Running enclaves: the VMM process, the emulator, their lives."""

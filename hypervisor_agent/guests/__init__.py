@@ -1,0 +1,1 @@
+"""The control sockets of the VMs."""

@@ -1,0 +1,1 @@
+"""From a granted stream to sealed enclave memory."""

@@ -1,0 +1,1 @@
+"""The TPM: keys, activation, quotes."""

@@ -1,0 +1,1 @@
+"""The Secret Binary Server: verifier and relying party."""

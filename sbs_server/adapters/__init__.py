@@ -1,0 +1,1 @@
+"""Database, blob store and key files behind the ports."""

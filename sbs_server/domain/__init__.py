@@ -1,0 +1,1 @@
+"""Values, rules and ports; no I/O."""
