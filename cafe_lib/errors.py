@@ -230,7 +230,7 @@ class TransportError(CafeError):
 
 
 class HostError(CafeError):
-    """This machine lacks something, or refused it."""
+    """Something this machine lacks, or refused."""
 
     code = "host"
     sentence = "The host failed."
