@@ -1,0 +1,128 @@
+"""One UNIX socket per VM: who comes in by it IS that VM, a guest never names itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cafe_lib.errors import HostError
+from hypervisor_agent.guests.connection import GuestConnection
+from hypervisor_agent.guests.port import EnclaveHost
+
+MAX_CONNECTIONS = 64
+"""Guest processes of one VM at a time; further ones are turned away."""
+
+_VM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSocket:
+    """Where a VM reaches the agent."""
+
+    vm_id: str
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str, directory: Path) -> GuestSocket:
+        """Parse ``VM_ID`` or ``VM_ID=SOCKET``; raises HostError. The default is in ``directory``."""
+        vm_id, _, path = text.partition("=")
+        if not _VM_ID.fullmatch(vm_id):
+            raise HostError(f"{vm_id!r} is not a VM id", hint="up to 64 letters, digits, '.', '_' and '-'")
+        return cls(vm_id, Path(path) if path else directory / f"{vm_id}.sock")
+
+
+class GuestServer:
+    """Listens on every VM's socket and serves the connections."""
+
+    def __init__(self, sockets: list[GuestSocket], host: EnclaveHost) -> None:
+        self._sockets = sockets
+        self._host = host
+        self._listeners: list[tuple[socket.socket, GuestSocket]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def listen(self) -> None:
+        """Bind all sockets, 0600; raises HostError when one is in use."""
+        for place in self._sockets:
+            self._listeners.append((_bind(place.path), place))
+
+    async def serve(self) -> None:
+        """Accept until cancelled; then end every connection and remove the sockets."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for listener, place in self._listeners:
+                    group.create_task(self._accept(listener, place.vm_id))
+        finally:
+            self.close()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def close(self) -> None:
+        """Stop listening and remove the sockets' files."""
+        for listener, place in self._listeners:
+            listener.close()
+            place.path.unlink(missing_ok=True)
+        self._listeners.clear()
+
+    async def _accept(self, listener: socket.socket, vm_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        live: set[asyncio.Task[None]] = set()
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            if len(live) >= MAX_CONNECTIONS:
+                _log.warning("too many guest processes", vm=vm_id, limit=MAX_CONNECTIONS)
+                connection.close()
+                continue
+            connection.settimeout(0)
+            task = loop.create_task(GuestConnection(connection, vm_id, self._host).serve())
+            for tasks in (live, self._tasks):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            task.add_done_callback(_report)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("guest connection failed", error=type(error).__name__, exc_info=error)
+
+
+def _bind(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.settimeout(0)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise HostError(f"guest socket {path}: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of an agent that was killed; one that answers, or another file, stays."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise HostError(f"{path} is there and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            else:
+                raise HostError(f"another agent serves {path}")
