@@ -7,8 +7,10 @@ import os
 import re
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,6 +21,8 @@ from hypervisor_agent.guests.port import EnclaveHost
 
 MAX_CONNECTIONS = 64
 """Guest processes of one VM at a time; further ones are turned away."""
+
+ACCEPT_PAUSE_SECONDS = 0.1
 
 _VM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _log = structlog.get_logger()
@@ -78,7 +82,12 @@ class GuestServer:
         loop = asyncio.get_running_loop()
         live: set[asyncio.Task[None]] = set()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of descriptors, or the guest has gone already
+                _log.warning("accept failed", vm=vm_id, error=error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
             if len(live) >= MAX_CONNECTIONS:
                 _log.warning("too many guest processes", vm=vm_id, limit=MAX_CONNECTIONS)
                 connection.close()
@@ -88,30 +97,38 @@ class GuestServer:
             for tasks in (live, self._tasks):
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-            task.add_done_callback(_report)
+            task.add_done_callback(partial(_finish, connection))
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def _finish(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    connection.close()  # a task cancelled before its first step could not
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("guest connection failed", error=type(error).__name__, exc_info=error)
 
 
 def _bind(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.settimeout(0)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_stale(path)
-        mask = os.umask(0o177)
+    with ExitStack() as undo:
+        listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.settimeout(0)
         try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        listener.listen(MAX_CONNECTIONS)
-    except OSError as error:
-        listener.close()
-        raise HostError(f"guest socket {path}: {error.strerror or error}") from error
-    return listener
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(path)
+            with _owner_only():
+                listener.bind(str(path))
+            listener.listen(MAX_CONNECTIONS)
+        except OSError as error:
+            raise HostError(f"guest socket {path}: {error.strerror or error}") from error
+        undo.pop_all()
+        return listener
+
+
+@contextmanager
+def _owner_only() -> Iterator[None]:
+    mask = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def _remove_stale(path: Path) -> None:

@@ -7,6 +7,7 @@ quote costs one context load instead of recreating its parent.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,8 @@ class EsapiTpm:
         """See the port."""
         if not 0 <= index < _PCRS_IN_BANK:
             raise TpmError(f"there is no PCR {index}")
+        if len(digest) != hashlib.sha256().digest_size:
+            raise TpmError("a PCR is extended with a SHA-256 digest")
         with self._open() as tpm:
             value = TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=digest))
             tpm.pcr_extend(ESYS_TR(index), TPML_DIGEST_VALUES([value]))
@@ -145,7 +148,7 @@ def _mapped(tcti: str) -> Iterator[None]:
     except TSS2_Exception as error:
         hint = "is the TPM there, and may this user open it?" if "tcti" in str(error) else ""
         raise TpmError(f"TPM at {tcti}: {error}", hint=hint) from error
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
         raise TpmError(f"TPM at {tcti}: {error}") from error
 
 

@@ -1,0 +1,352 @@
+"""The control sockets against a fake host: what a hostile guest may send, and what must be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cafe_lib.errors import CafeError, HostError, LicenceError
+from hypervisor_agent.guests import connection
+from hypervisor_agent.guests.messages import (
+    REPLY_BYTES,
+    REQUEST_BYTES,
+    LaunchReply,
+    LaunchRequest,
+    Status,
+)
+from hypervisor_agent.guests.server import MAX_CONNECTIONS, GuestServer, GuestSocket
+
+RELEASE = b"i" * 32
+REGION_BYTES = 8192
+
+
+@dataclass
+class FakeTenancy:
+    secret_binary_id: bytes
+    channel_fd: int
+    region_bytes: int = REGION_BYTES
+    replaced: int = 0
+
+
+@dataclass
+class FakeHost:
+    """Starts nothing; says what it was asked."""
+
+    launched: list[tuple[str, FakeTenancy]] = field(default_factory=list)
+    ended: list[FakeTenancy] = field(default_factory=list)
+    cancelled: int = 0
+    refuse: CafeError | None = None
+    delay: float = 0
+
+    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
+        try:
+            await asyncio.sleep(self.delay)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.refuse:
+            raise self.refuse
+        descriptor = os.memfd_create("channel")
+        os.ftruncate(descriptor, REGION_BYTES)
+        tenancy = FakeTenancy(request.secret_binary_id, descriptor)
+        self.launched.append((vm_id, tenancy))
+        return tenancy
+
+    async def replace(self, tenancy: FakeTenancy) -> None:
+        if self.refuse:
+            raise self.refuse
+        tenancy.replaced += 1
+
+    async def end(self, tenancy: FakeTenancy) -> None:
+        os.close(tenancy.channel_fd)
+        self.ended.append(tenancy)
+
+
+@asynccontextmanager
+async def serving(path: Path, host: FakeHost) -> AsyncIterator[GuestServer]:
+    server = GuestServer([GuestSocket("vm1", path)], host)  # type: ignore[arg-type] # a fake
+    server.listen()
+    task = asyncio.create_task(server.serve())
+    try:
+        yield server
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+
+
+def run(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+async def connect(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(0)
+    await asyncio.get_running_loop().sock_connect(client, str(path))
+    return client
+
+
+async def receive(client: socket.socket) -> tuple[LaunchReply | None, list[int]]:
+    """One reply and its descriptors; None when the agent closed."""
+    for _ in range(500):
+        try:
+            data, fds, _, _ = socket.recv_fds(client, REPLY_BYTES, 4)
+        except BlockingIOError:
+            await asyncio.sleep(0.01)
+            continue
+        except ConnectionResetError:
+            return None, []
+        return (LaunchReply.parse(data) if data else None), fds
+    raise AssertionError("no reply within five seconds")
+
+
+async def ask(client: socket.socket, data: bytes) -> tuple[LaunchReply | None, list[int]]:
+    await asyncio.get_running_loop().sock_sendall(client, data)
+    return await receive(client)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen within two seconds")
+
+
+def test_a_launch_gives_the_channel(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                reply, fds = await ask(client, LaunchRequest(9, RELEASE, b"d" * 32).encode())
+                assert reply == LaunchReply(9, Status.OK, REGION_BYTES)
+                assert [os.fstat(fd).st_size for fd in fds] == [REGION_BYTES]
+                os.close(fds[0])
+                assert host.launched[0][0] == "vm1"
+
+    run(scenario)
+
+
+def test_the_socket_is_for_its_vm_only_and_goes_with_the_agent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", FakeHost()):
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+        assert not (tmp_path / "s").exists()
+
+    run(scenario)
+
+
+def test_asking_again_replaces_the_enclave_of_this_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                for number in (1, 2, 3):
+                    reply, fds = await ask(client, LaunchRequest(number, RELEASE, b"d" * 32).encode())
+                    assert reply is not None
+                    assert reply.status is Status.OK
+                    os.close(fds[0])
+                reply, fds = await ask(client, LaunchRequest(4, b"x" * 32, b"d" * 32).encode())
+                assert reply is not None
+                assert reply.status is Status.HOST
+                assert fds == []
+            await until(lambda: len(host.ended) == 1)
+        assert host.launched[0][1].replaced == 2
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_a_guest_that_goes_ends_its_enclave_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            first, second = await connect(tmp_path / "s"), await connect(tmp_path / "s")
+            for client in (first, second):
+                _, fds = await ask(client, LaunchRequest(1, RELEASE, b"d" * 32).encode())
+                os.close(fds[0])
+            first.close()
+            await until(lambda: host.ended == [host.launched[0][1]])
+            second.close()
+            await until(lambda: len(host.ended) == 2)
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_a_guest_that_goes_while_it_waits_cancels_the_launch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost(delay=30)
+        async with serving(tmp_path / "s", host):
+            client = await connect(tmp_path / "s")
+            await asyncio.get_running_loop().sock_sendall(
+                client, LaunchRequest(1, RELEASE, b"d" * 32).encode()
+            )
+            await asyncio.sleep(0.05)
+            client.close()
+            await until(lambda: host.cancelled == 1)
+        assert host.launched == []
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_the_agents_end_ends_every_enclave(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            clients = [await connect(tmp_path / "s") for _ in range(3)]
+            for client in clients:
+                _, fds = await ask(client, LaunchRequest(1, RELEASE, b"d" * 32).encode())
+                os.close(fds[0])
+        assert len(host.ended) == 3
+        for client in clients:
+            assert (await receive(client))[0] is None
+            client.close()
+
+    run(scenario)
+
+
+def test_a_refusal_is_a_status_and_the_guest_may_try_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost(refuse=LicenceError("tenant acme has 0 of 3 seats"))
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                reply, fds = await ask(client, LaunchRequest(1, RELEASE, b"d" * 32).encode())
+                assert reply is not None
+                assert (reply.status, fds) == (Status.LICENCE, [])
+                assert "acme" not in reply.message
+                host.refuse = None
+                reply, fds = await ask(client, LaunchRequest(2, RELEASE, b"d" * 32).encode())
+                assert reply is not None
+                assert reply.status is Status.OK
+                os.close(fds[0])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        pytest.param(bytes(REQUEST_BYTES), Status.MALFORMED, id="zeros"),
+        pytest.param(b"\xff" * REQUEST_BYTES, Status.MALFORMED, id="ones"),
+        pytest.param(b"GET / HTTP/1.1\r\n" * 5, Status.MALFORMED, id="another protocol"),
+        pytest.param(
+            LaunchRequest(1, RELEASE, b"d" * 32).encode()[:4] + b"\2" + bytes(3) + bytes(72),
+            Status.VERSION,
+            id="another ABI",
+        ),
+    ],
+)
+def test_bad_requests_get_a_status(tmp_path: Path, data: bytes, status: Status) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                reply, fds = await ask(client, data)
+                assert reply is not None
+                assert (reply.status, fds, host.launched) == (status, [], [])
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_a_silent_or_slow_guest_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", FakeHost()):
+            with closing(await connect(tmp_path / "s")) as silent:
+                assert (await receive(silent))[0] is None
+            with closing(await connect(tmp_path / "s")) as slow:
+                assert (await ask(slow, LaunchRequest(1, RELEASE, b"d" * 32).encode()[:20]))[0] is None
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_a_flood_of_connections_is_bounded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            flood = [await connect(tmp_path / "s") for _ in range(MAX_CONNECTIONS)]
+            with closing(await connect(tmp_path / "s")) as extra:
+                assert (await receive(extra))[0] is None
+            for client in flood:
+                client.close()
+            await asyncio.sleep(0.05)
+            with closing(await connect(tmp_path / "s")) as after:
+                reply, fds = await ask(after, LaunchRequest(1, RELEASE, b"d" * 32).encode())
+                assert reply is not None
+                assert reply.status is Status.OK
+                os.close(fds[0])
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_requests_sent_before_the_answer_are_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost(delay=5)
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                request = LaunchRequest(1, RELEASE, b"d" * 32).encode()
+                assert (await ask(client, request + request))[0] is None
+                assert host.launched == []
+
+    run(scenario)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(min_size=REQUEST_BYTES, max_size=4 * REQUEST_BYTES))
+def test_any_bytes_from_a_guest_leave_nothing_behind(tmp_path: Path, data: bytes) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            client = await connect(tmp_path / "s")
+            reply, fds = await ask(client, data)
+            assert reply is None or reply.status is not Status.OK
+            assert fds == []
+            client.close()
+        assert host.launched == host.ended
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    run(scenario)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_stale_socket_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "s"
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        async with serving(path, FakeHost()):
+            second = GuestServer([GuestSocket("vm1", path)], FakeHost())  # type: ignore[arg-type] # a fake
+            with pytest.raises(HostError, match="another agent"):
+                second.listen()
+        path.write_text("a file")
+        with pytest.raises(HostError, match="not a socket"):
+            GuestServer([GuestSocket("vm1", path)], FakeHost()).listen()  # type: ignore[arg-type] # a fake
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("text", ["", "=x", "../vm", "a b", "-x", "a" * 65, "vm/1=/tmp/s"])
+def test_bad_vm_ids(text: str, tmp_path: Path) -> None:
+    with pytest.raises(HostError):
+        GuestSocket.parse(text, tmp_path)
+
+
+def test_vm_arguments(tmp_path: Path) -> None:
+    assert GuestSocket.parse("vm-1", tmp_path) == GuestSocket("vm-1", tmp_path / "vm-1.sock")
+    assert GuestSocket.parse("vm-1=/run/x", tmp_path) == GuestSocket("vm-1", Path("/run/x"))
