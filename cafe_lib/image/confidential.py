@@ -14,16 +14,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cafe_lib.errors import LimitError, MalformedError, SignatureError, VersionError
 from cafe_lib.image.bounds import bytes_list, exact_bytes, exact_keys
 from cafe_lib.wire.codec import decode, encode
-from cafe_lib.wire.limits import CHUNK_BYTES, MAX_CHUNKS
+from cafe_lib.wire.limits import CHUNK_BYTES, MAX_CHUNKS, MAX_CONFIDENTIAL_BYTES
 
 CONFIDENTIAL_FORMAT: Final = 1
-MAX_CONFIDENTIAL_BYTES: Final = 64 + MAX_CHUNKS * 56
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
 _CHUNK_LABEL: Final = b"cafe chunk v1"
 _SALT_LABEL: Final = b"cafe salt v1"
 _DIGEST_LABEL: Final = b"cafe confidential v1"
-# A key encrypts exactly one plaintext, from which it is derived, so a fixed nonce never repeats for two texts.
+# A key encrypts exactly one plaintext, from which it is derived, so the nonce never serves two texts.
 _ZERO_NONCE: Final = bytes(12)
 
 

@@ -52,8 +52,8 @@ class LinkedImage:
             raise ImageError(f"{path.name} cannot be read as a linked image: {error}") from error
 
     def _read(self, elf: ELFFile) -> None:
-        if elf.get_machine_arch() != "x64" or elf["e_type"] != "ET_DYN":
-            raise ImageError("not a position-independent x86-64 ELF file")
+        if elf.get_machine_arch() != "x64":
+            raise ImageError("not an x86-64 ELF file")
         self.entry = int(elf["e_entry"])
         loads = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
         self.segments = [

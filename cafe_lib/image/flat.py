@@ -23,6 +23,7 @@ HEADER_BYTES: Final = 4096
 MAX_SPAN_BYTES: Final = 1 << 32  # tables hold u32 offsets
 MAX_EXPORTS: Final = 4096
 MAX_TLS_BYTES: Final = 1 << 20
+RELOC_BYTES: Final = 8  # a relocation adds the base to one u64
 _FORMAT: Final = struct.Struct("<QII17Q")
 
 
@@ -157,9 +158,9 @@ def _check_relocations(header: ImageHeader, image: memoryview) -> None:
     places = image_table(image, header.reloc_offset, header.reloc_count).astype(np.int64)
     if not places.size:
         return
-    if places.size > 1 and np.diff(places).min() < 8:
+    if places.size > 1 and np.diff(places).min() < RELOC_BYTES:
         raise ImageError("relocations overlap or are not in ascending order")
-    if places[0] < header.rodata_offset or places[-1] + 8 > header.file_bytes:
+    if places[0] < header.rodata_offset or places[-1] + RELOC_BYTES > header.file_bytes:
         raise ImageError("a relocation lies outside the read-only and data areas")
     if _overlaps(places, header.data_offset, 1, whole=False):
         raise ImageError("a relocation straddles two areas")
@@ -171,4 +172,4 @@ def _check_relocations(header: ImageHeader, image: memoryview) -> None:
 def _overlaps(places: NDArray[np.int64], offset: int, size: int, *, whole: bool) -> bool:
     """Say whether any u64 at ``places`` touches [offset, offset + size), or straddles ``offset``."""
     high = offset + size if whole else offset
-    return bool(np.any((places + 8 > offset) & (places < high)))
+    return bool(np.any((places + RELOC_BYTES > offset) & (places < high)))

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cafe_lib.errors import DigestError, LimitError, MalformedError, SignatureError, VersionError
-from cafe_lib.image.confidential import MAX_CONFIDENTIAL_BYTES, confidential_digest
+from cafe_lib.image.confidential import confidential_digest
 from cafe_lib.image.manifest import Manifest, read_manifest_unverified, secret_binary_id
 from cafe_lib.wire.keys import seal_confidential
-from cafe_lib.wire.limits import CHUNK_BYTES, MAX_MANIFEST_BYTES
+from cafe_lib.wire.limits import CHUNK_BYTES, MAX_CONFIDENTIAL_BYTES, MAX_MANIFEST_BYTES
 
 MAGIC: Final = b"CAFEPKG1"
 WRAPPED: Final = 1
