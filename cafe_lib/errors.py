@@ -96,10 +96,14 @@ class SignatureError(VerificationError):
 
 
 class QuoteError(VerificationError):
-    """The TPM evidence does not show what it must."""
+    """The TPM evidence does not show what it must; ``step`` names the check that failed."""
 
     code = "quote"
     sentence = "The TPM evidence was refused."
+
+    def __init__(self, detail: str = "", *, hint: str = "", step: str = "") -> None:
+        super().__init__(detail, hint=hint)
+        self.step = step
 
 
 class DigestError(VerificationError):
