@@ -1,1 +1,1 @@
-"""The only HTTP client of the SBS."""
+"""The only HTTP client of the SBS: the agent and the command line use it."""

@@ -1,0 +1,9 @@
+"""The client of an SBS: one method per endpoint."""
+
+from __future__ import annotations
+
+from cafe_lib.client.host import HostCalls
+
+
+class SbsClient(HostCalls):
+    """What hosts and people ask of an SBS; blocking, and safe to share between threads."""
