@@ -1,0 +1,103 @@
+/*
+ * cafe_guest.h - what a generated public stub uses of libcafe. Hidden from the program; cafe.h is its API.
+ *
+ * A stub starts a call, computes sizes, enters (takes a slot of the channel), places and copies its
+ * arguments, runs, copies the results and finishes. Once a call has failed, every later step does nothing.
+ */
+#ifndef CAFE_GUEST_H
+#define CAFE_GUEST_H
+
+#include "cafe.h"
+#include "cafe_abi.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CAFE_PUBLIC __attribute__((visibility("default")))
+#ifdef __cplusplus
+#define CAFE_C extern "C"
+extern "C" {
+#else
+#define CAFE_C extern
+#endif
+
+#pragma GCC visibility push(hidden)
+
+#define CAFE_SLOT_RESULT offsetof(struct cafe_slot, result)
+
+/* A secret function: its name, its offset in the secret image, the stub that stands for it. */
+struct cafe_function {
+    const char *name;
+    uint64_t offset;
+    void (*stub)(void);
+};
+
+/* What ties a public library to one released secret binary. */
+struct cafe_binding {
+    const char *name;
+    uint8_t secret_binary_id[32];
+    uint8_t interface_digest[32];
+    uint64_t image_bytes;
+    const struct cafe_function *functions;
+    uint32_t function_count;
+};
+
+struct cafe_state;
+
+struct cafe_library {
+    const struct cafe_binding *binding;
+    struct cafe_state *state; /* made by cafe_register */
+};
+#define CAFE_LIBRARY(binding) {binding, NULL}
+
+/* One call; only libcafe looks inside. */
+struct cafe_call {
+    struct cafe_library *library;
+    struct cafe_state *state;
+    uint8_t *slot; /* shared; NULL until entered */
+    uint64_t slot_bytes;
+    uint64_t offset; /* end of the areas placed so far */
+    uint32_t entry;
+    uint32_t seat;
+    enum cafe_status status;
+};
+
+/* Reserve the range where the secret code would be, and catch calls into it. Does nothing the second time. */
+void cafe_register(struct cafe_library *library);
+
+void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry);
+
+/* The call fails with CAFE_E_MALFORMED if a size expression did. */
+void cafe_call_check(struct cafe_call *call, bool good);
+
+/* Length of `text` with its NUL; the call fails with CAFE_E_LIMIT if that is over `most`. */
+uint64_t cafe_call_string(struct cafe_call *call, const char *text, uint64_t most);
+
+/* Take a slot; starts the enclave if there is none. `fixed_bytes`: size of the frame's fixed part. */
+void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes);
+
+/* The position of the next area in the slot; the call fails with CAFE_E_LIMIT if it does not fit. */
+uint64_t cafe_call_area(struct cafe_call *call, uint64_t count, uint64_t element_bytes, uint64_t align);
+
+void cafe_call_put(struct cafe_call *call, uint64_t at, const void *source, uint64_t bytes);
+void cafe_call_word(struct cafe_call *call, uint64_t at, uint64_t word);
+
+/* Publish the request and wait for the reply. */
+void cafe_call_run(struct cafe_call *call);
+
+void cafe_call_get(struct cafe_call *call, uint64_t at, void *target, uint64_t bytes);
+
+/* A bool result: any byte but 0 is true. After a failure, `otherwise`. */
+bool cafe_call_truth(struct cafe_call *call, bool otherwise);
+
+/* Give the slot back and set this thread's error; ends the process if `fatal` and the call has failed. */
+void cafe_call_finish(struct cafe_call *call, bool fatal);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,25 @@
+/* cafe_padding.h - clears the bits of a type that hold no value, before it leaves the enclave. */
+#ifndef CAFE_PADDING_H
+#define CAFE_PADDING_H
+
+#include <stdint.h>
+
+/* `count` bytes from `offset` in each element keep only the bits of `mask`. */
+struct cafe_hole {
+    uint32_t offset, count;
+    uint8_t mask;
+};
+
+static inline void cafe_clear_padding(uint8_t *at, uint64_t elements, uint64_t element_bytes,
+                                      const struct cafe_hole *holes, uint32_t hole_count) {
+    for (uint64_t element = 0; element < elements; element++, at += element_bytes) {
+        for (const struct cafe_hole *hole = holes; hole < holes + hole_count; hole++) {
+            for (uint32_t byte = 0; byte < hole->count; byte++) {
+                uint8_t *target = at + hole->offset + byte;
+                *target = (uint8_t)(*target & hole->mask);
+            }
+        }
+    }
+}
+
+#endif

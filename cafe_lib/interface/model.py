@@ -1,0 +1,117 @@
+"""What crosses the boundary: the secret functions, their parameters, and how each is carried."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import dataclass
+
+from cafe_lib.interface.expression import Expression, format_expression
+
+
+class Carry(enum.StrEnum):
+    """How a parameter crosses."""
+
+    VALUE = "value"  # a scalar or by-value struct, copied
+    IN = "in"
+    OUT = "out"
+    INOUT = "inout"
+    STRING = "str"
+    OPAQUE = "opaque"  # a pointer's value, never followed
+
+
+class Kind(enum.StrEnum):
+    """What a type is, as far as size expressions and stubs care."""
+
+    UNSIGNED = "unsigned"
+    SIGNED = "signed"
+    BOOLEAN = "boolean"
+    FLOATING = "floating"
+    RECORD = "record"  # struct, union, array, vector, complex
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Bytes of a type that hold no value, or only some bits of one: ``byte &= mask`` for ``count`` bytes."""
+
+    offset: int
+    count: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A type that can be copied byte by byte. Sizes in bytes; ``print`` tells layouts apart."""
+
+    spelling: str
+    kind: Kind
+    size: int
+    align: int
+    print: str
+    holes: tuple[Hole, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter. ``shape`` is the value, or what the pointer points to; ``count`` in elements of it."""
+
+    name: str
+    spelling: str  # the declared type, for the stub's prototype
+    carry: Carry
+    shape: Shape
+    count: Expression | None = None
+    const: bool = False
+    array: int = 0  # declared as an array of so many, which C adjusts to a pointer
+
+    @property
+    def carries_in(self) -> bool:
+        """Bytes go into the enclave."""
+        return self.carry in (Carry.IN, Carry.INOUT, Carry.STRING)
+
+    @property
+    def carries_out(self) -> bool:
+        """Bytes come back."""
+        return self.carry in (Carry.OUT, Carry.INOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A secret function. ``on_error`` is C text made of checked numbers only; None: the process is ended."""
+
+    name: str
+    scope: tuple[str, ...]  # C++ namespaces, outermost first
+    symbol: str
+    params: tuple[Param, ...]
+    result: Shape | None
+    on_error: str | None
+    noexcept: bool
+    place: str  # file:line
+
+    @property
+    def display(self) -> str:
+        """The name with its namespaces."""
+        return "::".join((*self.scope, self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """All secret functions of some headers, in order of declaration: the index is the entry number."""
+
+    headers: tuple[str, ...]  # file names, to be found through include directories
+    language: str  # "c" or "c++"
+    functions: tuple[Function, ...]
+
+    def digest(self) -> bytes:
+        """SHA-256 over everything both sides must agree on; 32 bytes."""
+        text = json.dumps([_describe(function) for function in self.functions], separators=(",", ":"))
+        return hashlib.sha256(b"cafe interface v1" + text.encode()).digest()
+
+
+def _describe(function: Function) -> list[object]:
+    params = [
+        [param.carry, param.shape.print, "" if param.count is None else format_expression(param.count)]
+        for param in function.params
+    ]
+    return [function.symbol, params, "" if function.result is None else function.result.print]
