@@ -1,0 +1,57 @@
+"""`cafe build`: split a program into package and public library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cafe_lib.cli.console import JsonOption, print_result, progress, warn
+from cafe_lib.cli.publisher import PublisherOption
+from cafe_lib.toolchain.build import BuildResult, build_project
+from cafe_lib.toolchain.keys import load_publisher
+from cafe_lib.toolchain.project import load_project
+
+_SHOWN_SYSCALLS = 8
+
+
+def build(
+    publisher: PublisherOption,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where cafe.toml is.")] = Path(),
+    output: Annotated[Path | None, typer.Option(help="Where to build; DIR/build by default.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the package and the public library of a project."""
+    project = load_project(directory.resolve())
+    identity = load_publisher(publisher)
+    with progress(quiet=as_json) as report:
+        built = build_project(project, identity, report, output.resolve() if output else None)
+    if built.syscalls:
+        names = ", ".join(built.syscalls[:_SHOWN_SYSCALLS])
+        more = f" and {len(built.syscalls) - _SHOWN_SYSCALLS} more" * (len(built.syscalls) > _SHOWN_SYSCALLS)
+        warn(f"there is no kernel in an enclave; a system call ends it if reached, in: {names}{more}")
+    print_result(describe_build(built), as_json=as_json)
+
+
+def describe_build(built: BuildResult) -> dict[str, object]:
+    """Return what the command prints: paths, the SecretBinaryID in hex, sizes in bytes."""
+    header = built.image.header
+    return {
+        "name": built.manifest.name,
+        "version": built.manifest.version,
+        "secret_binary_id": built.secret_binary_id.hex(),
+        "package": str(built.package),
+        "package_bytes": built.package.stat().st_size,
+        "static_library": str(built.static_library),
+        "shared_library": str(built.shared_library),
+        "include_dir": str(built.include_dir),
+        "functions": [function.display for function in built.interface.functions],
+        "image_bytes": len(built.image.plaintext),
+        "code_bytes": header.code_bytes,
+        "rodata_bytes": header.rodata_bytes,
+        "data_bytes": header.data_bytes,
+        "bss_bytes": header.bss_bytes,
+        "syscalls": list(built.syscalls),
+    }

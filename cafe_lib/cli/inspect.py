@@ -1,0 +1,100 @@
+"""`cafe inspect`: what a package contains; with the publisher's identity also what is encrypted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cafe_lib.cli.console import JsonOption, print_result
+from cafe_lib.errors import ImageError, NotFoundError
+from cafe_lib.image.confidential import decrypt_chunk_into, parse_confidential
+from cafe_lib.image.flat import image_table, parse_image_header
+from cafe_lib.image.manifest import ISA_NAMES, PRODUCTION, verify_manifest
+from cafe_lib.image.package import WRAPPED, Package, open_package, unwrap_confidential
+from cafe_lib.toolchain.keys import PublisherIdentity, load_publisher
+from cafe_lib.wire.limits import CHUNK_BYTES
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A package, NAME.cafe.")],
+    publisher: Annotated[Path | None, typer.Option(help="Directory of the publisher's identity.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a package contains; with --publisher, check its signature and look inside."""
+    try:
+        package = open_package(file)
+    except OSError as error:
+        raise NotFoundError(f"{file}: {error.strerror}") from error
+    for _ in package.chunks():
+        pass  # each is checked against its name
+    result = describe_package(package)
+    if publisher is not None:
+        identity = load_publisher(publisher)
+        verify_manifest(package.cose, identity.public_key)
+        result["signature"] = "verified"
+        if package.kind == WRAPPED:
+            result.update(describe_image(decrypt_image(package, identity)))
+    print_result(result, as_json=as_json)
+
+
+def describe_package(package: Package) -> dict[str, object]:
+    """Return what anyone can read: the manifest, and the package's form."""
+    manifest = package.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "secret_binary_id": package.secret_binary_id.hex(),
+        "publisher": manifest.publisher.hex(),
+        "signature": "not checked",
+        "confidential_part": "wrapped for its publisher" if package.kind == WRAPPED else "sealed to an SBS",
+        "build_mode": "production" if manifest.build_mode == PRODUCTION else "debug",
+        "abi_version": manifest.abi_version,
+        "isa": next(name for name, number in ISA_NAMES.items() if number == manifest.isa),
+        "interface_digest": manifest.interface_digest.hex(),
+        "stack_bytes": manifest.stack_bytes,
+        "heap_bytes": manifest.heap_bytes,
+        "slots": manifest.slot_count,
+        "slot_bytes": manifest.slot_bytes,
+        "deadline_ms": manifest.deadline_ms,
+        "image_bytes": manifest.image_bytes,
+        "chunks": len(manifest.chunk_names),
+        "package_bytes": package.head_bytes + manifest.image_bytes,
+    }
+
+
+def decrypt_image(package: Package, identity: PublisherIdentity) -> memoryview:
+    """Return the plaintext image of the publisher's own package.
+
+    :raises VerificationError: not this publisher's package, or changed.
+    """
+    confidential = parse_confidential(unwrap_confidential(identity.secret, package.cose, package.blob))
+    if len(confidential.keys) != len(package.manifest.chunk_names):
+        raise ImageError("the confidential part does not have a key per chunk")
+    image = memoryview(bytearray(package.manifest.image_bytes))
+    for index, chunk in enumerate(package.chunks()):
+        start = index * CHUNK_BYTES
+        target = image[start : start + len(chunk)]
+        decrypt_chunk_into(confidential.keys[index], confidential.tags[index], chunk, target)
+    return image
+
+
+def describe_image(image: memoryview) -> dict[str, object]:
+    """Return what only the publisher can read: section sizes and exports.
+
+    :raises ImageError: the image is not valid.
+    """
+    header = parse_image_header(image)
+    entries = image_table(image, header.export_offset, header.export_count)
+    functions = image_table(image, header.function_offset, header.export_count)
+    return {
+        "code_bytes": header.code_bytes,
+        "rodata_bytes": header.rodata_bytes,
+        "data_bytes": header.data_bytes,
+        "bss_bytes": header.bss_bytes,
+        "tls_bytes": header.tls_bytes,
+        "relocations": header.reloc_count,
+        "exports": [f"{entry:#x}->{function:#x}" for entry, function in zip(entries, functions, strict=True)],
+    }

@@ -1,0 +1,190 @@
+"""`cafe build`: from a project to the package, the public library and the report on both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cafe_lib.errors import BuildError
+from cafe_lib.image.elf import LinkedImage, flatten
+from cafe_lib.image.flat import FlatImage, image_table
+from cafe_lib.image.manifest import Manifest
+from cafe_lib.image.package import open_package
+from cafe_lib.interface.model import Interface
+from cafe_lib.interface.parse import parse_headers
+from cafe_lib.toolchain.compile import (
+    GUEST,
+    INCLUDE,
+    RUNTIME,
+    Toolchain,
+    Unit,
+    compile_public,
+    compile_secret,
+    find_toolchain,
+    isa_of,
+    language_of,
+)
+from cafe_lib.toolchain.keys import PublisherIdentity
+from cafe_lib.toolchain.link import find_syscalls, link_public, link_secret
+from cafe_lib.toolchain.pack import Release, write_release
+from cafe_lib.toolchain.project import Project
+from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
+from cafe_lib.toolchain.stubs_secret import secret_stub_source
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What was built; ``syscalls`` names functions that would fault, ``functions`` the secret ones."""
+
+    package: Path
+    static_library: Path
+    shared_library: Path
+    include_dir: Path
+    secret_binary_id: bytes
+    manifest: Manifest
+    image: FlatImage
+    interface: Interface
+    syscalls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Workshop:
+    """The tools and directories of one build."""
+
+    tools: Toolchain
+    project: Project
+    output: Path
+
+    @property
+    def secret(self) -> Path:
+        return self.output / "secret"
+
+    @property
+    def public(self) -> Path:
+        return self.output / "public"
+
+    def includes(self) -> tuple[str, ...]:
+        """Include options of the developer's own directories, the headers' among them."""
+        root = self.project.root
+        found = [*(path.parent for path in self.project.headers), *self.project.include_dirs]
+        return tuple(f"-I{root / path}" for path in dict.fromkeys(found))
+
+
+def build_project(
+    project: Project, publisher: PublisherIdentity, report: Report, output: Path | None = None
+) -> BuildResult:
+    """Build everything in ``output`` (the project's ``build`` by default); ``report`` hears of each step.
+
+    :raises InterfaceError: the headers cannot be marshalled.
+    :raises BuildError: the compiler or linker refused, with its message; LeakError among them.
+    :raises ImageError: the linked image has something a loader would refuse.
+    """
+    shop = _Workshop(find_toolchain(), project, output or project.root / "build")
+    _prepare(shop)
+    report("reading the interface")
+    interface = _read_interface(shop)
+    report("compiling the secret code")
+    objects = _compile_image(shop, interface)
+    report("linking the secret image")
+    linked_path = shop.secret / "image.elf"
+    link_secret(shop.tools, objects, linked_path, cxx=project.needs_cxx)
+    image = flatten(LinkedImage(linked_path))
+    if image.header.export_count != len(interface.functions):
+        raise BuildError("the image does not export every secret function")
+    syscalls = find_syscalls(shop.tools, linked_path)
+    report("encrypting and signing the package")
+    isa = max(isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++"))
+    package = shop.output / f"{project.file.name}.cafe"
+    manifest = write_release(package, image, Release(project, interface.digest(), isa), publisher)
+    binary_id = open_package(package).secret_binary_id
+    report("building the public library")
+    static, shared = _build_public(shop, interface, image, binary_id)
+    include_dir = _copy_headers(shop)
+    return BuildResult(package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls)
+
+
+def _prepare(shop: _Workshop) -> None:
+    try:
+        for directory, mode in ((shop.output, 0o755), (shop.secret, 0o700), (shop.public, 0o755)):
+            if directory != shop.output:
+                shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{shop.output}: {error.strerror}") from error
+
+
+def _read_interface(shop: _Workshop) -> Interface:
+    project = shop.project
+    wanted = tuple(
+        flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
+    )
+    return parse_headers(
+        [project.root / path for path in project.headers],
+        [project.root / path for path in project.include_dirs],
+        project.language,
+        wanted,
+    )
+
+
+def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
+    """Compile runtime, generated stub and secret sources; return the objects in link order."""
+    project = shop.project
+    stub = shop.secret / f"secret_stub.{_suffix(interface)}"
+    stub.write_text(secret_stub_source(interface))
+    runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
+    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
+    units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
+    for number, path in enumerate(project.sources):
+        units.append(_unit(shop, path, shop.secret / f"{number}-{path.stem}.o", language_of(path)))
+    compile_secret(shop.tools, project.root, units)
+    return [unit.object for unit in units]
+
+
+def _unit(shop: _Workshop, source: Path, target: Path, language: str) -> Unit:
+    flags = (*shop.includes(), *shop.project.flags(language))
+    return Unit(source, target, language, flags, source.name if source.is_absolute() else source.as_posix())
+
+
+def _build_public(
+    shop: _Workshop, interface: Interface, image: FlatImage, binary_id: bytes
+) -> tuple[Path, Path]:
+    project = shop.project
+    header = image.header
+    offsets = image_table(memoryview(image.plaintext), header.function_offset, header.export_count)
+    binding = PublicBinding(
+        name=project.file.name,
+        secret_binary_id=binary_id,
+        interface_digest=interface.digest(),
+        image_bytes=header.span_bytes,
+        function_offsets=tuple(int(offset) for offset in offsets),
+    )
+    stub = shop.public / f"public_stub.{_suffix(interface)}"
+    stub.write_text(public_stub_source(interface, binding))
+    units = [
+        Unit(path, shop.public / f"{path.stem}.guest.o", "c", (), path.name)
+        for path in sorted(GUEST.glob("*.c"))
+    ]
+    units.append(_unit(shop, stub, shop.public / "public_stub.o", interface.language))
+    compile_public(shop.tools, project.root, units)
+    return link_public(shop.tools, [unit.object for unit in units], project.file.name, shop.output)
+
+
+def _suffix(interface: Interface) -> str:
+    return "cc" if interface.language == "c++" else "c"
+
+
+def _copy_headers(shop: _Workshop) -> Path:
+    """Put what a public program includes in one directory."""
+    include_dir = shop.output / "include"
+    include_dir.mkdir(exist_ok=True)
+    headers: Sequence[Path] = [
+        INCLUDE / "cafe.h",
+        *(shop.project.root / path for path in shop.project.headers),
+    ]
+    for header in headers:
+        shutil.copyfile(header, include_dir / header.name)
+    return include_dir

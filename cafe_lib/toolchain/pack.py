@@ -1,0 +1,70 @@
+"""Cuts a flat image in chunks, encrypts them, signs the manifest and writes the package file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cafe_lib.image.confidential import Confidential, confidential_digest, derive_salt, encrypt_chunk
+from cafe_lib.image.flat import ABI_VERSION, FlatImage
+from cafe_lib.image.manifest import Manifest, secret_binary_id, sign_manifest
+from cafe_lib.image.package import WRAPPED, encode_head, wrap_confidential, write_package
+from cafe_lib.toolchain.keys import PublisherIdentity
+from cafe_lib.toolchain.project import Project
+from cafe_lib.wire.limits import CHUNK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the signed manifest says beside the image: ``isa`` is ``enum cafe_isa``."""
+
+    project: Project
+    interface_digest: bytes
+    isa: int
+
+
+def write_release(path: Path, image: FlatImage, release: Release, publisher: PublisherIdentity) -> Manifest:
+    """Write the package of kind 1 for ``image``; the same input gives the same bytes.
+
+    :raises LimitError: the image is too large for a package.
+    """
+    plain = memoryview(image.plaintext)
+    pieces = [
+        encrypt_chunk(publisher.secret, plain[start : start + CHUNK_BYTES])
+        for start in range(0, len(plain), CHUNK_BYTES)
+    ]
+    keys = tuple(key for _, key, _, _ in pieces)
+    tags = tuple(tag for _, _, tag, _ in pieces)
+    confidential = Confidential(derive_salt(publisher.secret, keys), keys, tags).encode()
+    manifest = _manifest(image, release, publisher, tuple(name for name, _, _, _ in pieces), confidential)
+    cose = sign_manifest(publisher.signing_key, manifest)
+    blob = wrap_confidential(publisher.secret, secret_binary_id(cose), confidential)
+    write_package(path, encode_head(WRAPPED, cose, blob), (ciphertext for _, _, _, ciphertext in pieces))
+    return manifest
+
+
+def _manifest(
+    image: FlatImage,
+    release: Release,
+    publisher: PublisherIdentity,
+    names: tuple[bytes, ...],
+    confidential: bytes,
+) -> Manifest:
+    file = release.project.file
+    return Manifest(
+        name=file.name,
+        version=file.version,
+        publisher=publisher.id,
+        build_mode=release.project.build_mode,
+        abi_version=ABI_VERSION,
+        isa=release.isa,
+        interface_digest=release.interface_digest,
+        stack_bytes=file.memory.stack,
+        heap_bytes=file.memory.heap,
+        slot_count=file.memory.slots,
+        slot_bytes=file.memory.slot,
+        deadline_ms=file.deadline_ms,
+        image_bytes=len(image.plaintext),
+        chunk_names=names,
+        confidential_digest=confidential_digest(confidential),
+    )
