@@ -1,7 +1,7 @@
 """What the agent believes of an SBS, and when: one attested session and its launches, as pure state machines.
 
 No I/O, no clock, no randomness. Every byte from the SBS passes through here before anything else sees it, in
-the order of the protocol (docs/reference/protocol.md); a step out of order, or an error, ends session or launch.
+the order of the protocol (docs/reference/protocol.md); a step out of order, or an error, ends what it is in.
 """
 
 from __future__ import annotations
