@@ -21,6 +21,7 @@ CBOR: Final = "application/cbor"
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
 _REFUSED: Final = 300
+_MAX_PORT: Final = 65535
 _PIECE_BYTES: Final = 65536
 
 Body = bytes | Iterator[bytes] | None
@@ -74,7 +75,8 @@ def parse_address(text: str) -> httpx.URL:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError) as error:
         raise MalformedError("the address of the SBS is not a URL") from error
-    if url.scheme not in ("https", "http") or not url.host or url.userinfo or url.query or url.fragment:
+    extras = url.userinfo or url.query or url.fragment or not 0 < (url.port or 443) <= _MAX_PORT
+    if url.scheme not in ("https", "http") or not url.host or extras:
         raise MalformedError(
             "the address of the SBS must look like https://HOST or https://HOST:PORT",
             hint="set CAFE_SBS_URL or --sbs",
@@ -116,7 +118,7 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Close every connection; a stream in another thread ends with TransportError."""
+        """Close every connection; a stream in another thread ends with TransportError, within its silence."""
         self._http.close()
 
     def __enter__(self) -> Self:
