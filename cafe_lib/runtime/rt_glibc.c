@@ -11,6 +11,15 @@ char __libc_single_threaded = 1;
 extern void (*rt_terminate_handler)(void) __asm__("_ZN10__cxxabiv119__terminate_handlerE");
 void (*rt_terminate_handler)(void) = abort;
 
+/* The enclave's one thread never ends, so destructors of its thread-local objects never run. */
+int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library);
+
+int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library)
+{
+    (void)destructor, (void)object, (void)library;
+    return 0;
+}
+
 uint32_t arc4random(void);
 
 uint32_t arc4random(void)
