@@ -32,6 +32,8 @@ def build(
         names = ", ".join(built.syscalls[:_SHOWN_SYSCALLS])
         more = f" and {len(built.syscalls) - _SHOWN_SYSCALLS} more" * (len(built.syscalls) > _SHOWN_SYSCALLS)
         warn(f"there is no kernel in an enclave; a system call ends it if reached, in: {names}{more}")
+    if built.leaks.unused:
+        warn(f"waivers that allow nothing any more: {', '.join(built.leaks.unused)}")
     print_result(describe_build(built), as_json=as_json)
 
 
@@ -54,4 +56,7 @@ def describe_build(built: BuildResult) -> dict[str, object]:
         "data_bytes": header.data_bytes,
         "bss_bytes": header.bss_bytes,
         "syscalls": list(built.syscalls),
+        "leak_patterns": built.leaks.patterns,
+        "leak_scanned_bytes": built.leaks.scanned_bytes,
+        "waived": [match.sha256 for match in built.leaks.waived],
     }

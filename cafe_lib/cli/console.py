@@ -33,8 +33,9 @@ def print_result(result: Mapping[str, object], *, as_json: bool) -> None:
         return
     width = max(len(key) for key in result)
     for key, value in result.items():
-        text = ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else value
-        typer.echo(f"{key.replace('_', ' '):{width}}  {text}")
+        lines = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+        separator = "\n" + " " * (width + 2)
+        typer.echo(f"{key.replace('_', ' '):{width}}  {separator.join(lines)}")
 
 
 def print_error(error: CafeError, *, as_json: bool) -> None:

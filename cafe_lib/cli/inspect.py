@@ -9,7 +9,7 @@ import typer
 
 from cafe_lib.cli.console import JsonOption, print_result
 from cafe_lib.errors import ImageError, NotFoundError
-from cafe_lib.image.confidential import decrypt_chunk_into, parse_confidential
+from cafe_lib.image.confidential import Confidential, decrypt_chunk_into, parse_confidential
 from cafe_lib.image.flat import image_table, parse_image_header
 from cafe_lib.image.manifest import ISA_NAMES, PRODUCTION, verify_manifest
 from cafe_lib.image.package import WRAPPED, Package, open_package, unwrap_confidential
@@ -36,7 +36,9 @@ def inspect(
         verify_manifest(package.cose, identity.public_key)
         result["signature"] = "verified"
         if package.kind == WRAPPED:
-            result.update(describe_image(decrypt_image(package, identity)))
+            confidential = open_own(package, identity)
+            result.update(describe_image(decrypt_image(package, confidential)))
+            result["boundary"] = confidential.boundary.splitlines()
     print_result(result, as_json=as_json)
 
 
@@ -65,12 +67,20 @@ def describe_package(package: Package) -> dict[str, object]:
     }
 
 
-def decrypt_image(package: Package, identity: PublisherIdentity) -> memoryview:
-    """Return the plaintext image of the publisher's own package.
+def open_own(package: Package, identity: PublisherIdentity) -> Confidential:
+    """Return the confidential part of the publisher's own package.
 
     :raises VerificationError: not this publisher's package, or changed.
     """
-    confidential = parse_confidential(unwrap_confidential(identity.secret, package.cose, package.blob))
+    return parse_confidential(unwrap_confidential(identity.secret, package.cose, package.blob))
+
+
+def decrypt_image(package: Package, confidential: Confidential) -> memoryview:
+    """Return the plaintext image.
+
+    :raises VerificationError: a chunk was changed.
+    :raises ImageError: chunks and keys don't match.
+    """
     if len(confidential.keys) != len(package.manifest.chunk_names):
         raise ImageError("the confidential part does not have a key per chunk")
     image = memoryview(bytearray(package.manifest.image_bytes))

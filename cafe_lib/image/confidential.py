@@ -19,6 +19,7 @@ from cafe_lib.wire.limits import CHUNK_BYTES, MAX_CHUNKS, MAX_CONFIDENTIAL_BYTES
 CONFIDENTIAL_FORMAT: Final = 1
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
+MAX_BOUNDARY_CHARACTERS: Final = 128 * 1024
 _CHUNK_LABEL: Final = b"cafe chunk v1"
 _SALT_LABEL: Final = b"cafe salt v1"
 _DIGEST_LABEL: Final = b"cafe confidential v1"
@@ -31,6 +32,7 @@ class Confidential:
     """What decrypts a package: ``keys[i]`` and ``tags[i]`` belong to chunk i.
 
     ``salt`` (32 bytes, from the publisher's secret) keeps the digest in the manifest from confirming a guess.
+    ``boundary`` describes what crosses it, for `cafe inspect` only.
 
     :raises ProtocolError: a field of the wrong type, length or count.
     """
@@ -38,6 +40,7 @@ class Confidential:
     salt: bytes
     keys: tuple[bytes, ...]
     tags: tuple[bytes, ...]
+    boundary: str = ""
 
     def __post_init__(self) -> None:
         exact_bytes("salt", self.salt, 32)
@@ -45,13 +48,18 @@ class Confidential:
         bytes_list("tags", self.tags, TAG_BYTES, MAX_CHUNKS)
         if len(self.keys) != len(self.tags):
             raise MalformedError("as many keys as tags are needed")
+        if not isinstance(self.boundary, str):
+            raise MalformedError("the boundary's description is not text")
+        if len(self.boundary) > MAX_BOUNDARY_CHARACTERS:
+            raise LimitError("the boundary's description is too long")
 
     def __repr__(self) -> str:
         return f"Confidential({len(self.keys)} chunks)"
 
     def encode(self) -> bytes:
         """Return the deterministic CBOR that the manifest's digest covers."""
-        return encode({0: CONFIDENTIAL_FORMAT, 1: self.salt, 2: list(self.keys), 3: list(self.tags)})
+        fields = (CONFIDENTIAL_FORMAT, self.salt, list(self.keys), list(self.tags), self.boundary)
+        return encode(dict(enumerate(fields)))
 
 
 def parse_confidential(data: bytes) -> Confidential:
@@ -62,11 +70,12 @@ def parse_confidential(data: bytes) -> Confidential:
     value = decode(data, MAX_CONFIDENTIAL_BYTES)
     if isinstance(value, dict) and value.get(0) != CONFIDENTIAL_FORMAT:
         raise VersionError("unknown format of the confidential part")
-    items = exact_keys("confidential part", value, 4)
+    items = exact_keys("confidential part", value, 5)
     return Confidential(
         exact_bytes("salt", items[1], 32),
         bytes_list("keys", items[2], KEY_BYTES, MAX_CHUNKS),
         bytes_list("tags", items[3], TAG_BYTES, MAX_CHUNKS),
+        items[4],  # type: ignore[arg-type]  # __post_init__ checks it
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cafe_lib.errors import BuildError
+from cafe_lib.errors import BuildError, LeakError
 from cafe_lib.image.elf import LinkedImage, flatten
 from cafe_lib.image.flat import FlatImage, image_table
 from cafe_lib.image.manifest import Manifest
@@ -27,6 +27,7 @@ from cafe_lib.toolchain.compile import (
     language_of,
 )
 from cafe_lib.toolchain.keys import PublisherIdentity
+from cafe_lib.toolchain.leak import LeakReport, check_leaks
 from cafe_lib.toolchain.link import find_syscalls, link_public, link_secret
 from cafe_lib.toolchain.pack import Release, write_release
 from cafe_lib.toolchain.project import Project
@@ -49,6 +50,7 @@ class BuildResult:
     image: FlatImage
     interface: Interface
     syscalls: tuple[str, ...]
+    leaks: LeakReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,16 @@ def build_project(
     report("encrypting and signing the package")
     isa = max(isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++"))
     package = shop.output / f"{project.file.name}.cafe"
-    manifest = write_release(package, image, Release(project, interface.digest(), isa), publisher)
+    manifest = write_release(package, image, Release(project, interface, isa), publisher)
     binary_id = open_package(package).secret_binary_id
     report("building the public library")
     static, shared = _build_public(shop, interface, image, binary_id)
     include_dir = _copy_headers(shop)
-    return BuildResult(package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls)
+    report("looking for secret bytes in the public library")
+    leaks = _check_leaks(shop, interface, (static, shared))
+    return BuildResult(
+        package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls, leaks
+    )
 
 
 def _prepare(shop: _Workshop) -> None:
@@ -138,10 +144,14 @@ def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
     runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
     units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
-    for number, path in enumerate(project.sources):
-        units.append(_unit(shop, path, shop.secret / f"{number}-{path.stem}.o", language_of(path)))
+    for path, target in zip(project.sources, _developer_objects(shop), strict=True):
+        units.append(_unit(shop, path, target, language_of(path)))
     compile_secret(shop.tools, project.root, units)
     return [unit.object for unit in units]
+
+
+def _developer_objects(shop: _Workshop) -> list[Path]:
+    return [shop.secret / f"{number}-{path.stem}.o" for number, path in enumerate(shop.project.sources)]
 
 
 def _unit(shop: _Workshop, source: Path, target: Path, language: str) -> Unit:
@@ -188,3 +198,22 @@ def _copy_headers(shop: _Workshop) -> Path:
     for header in headers:
         shutil.copyfile(header, include_dir / header.name)
     return include_dir
+
+
+def _check_leaks(shop: _Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
+    """Refuse, and remove, libraries that hold a secret byte."""
+    headers = [shop.project.root / path for path in shop.project.headers]
+    report = check_leaks(
+        _developer_objects(shop),
+        libraries,
+        exported=[function.symbol for function in interface.functions],
+        known=[*sorted(shop.public.glob("*.guest.o")), *headers],
+        waivers=shop.project.file.waivers,
+    )
+    try:
+        report.verify()
+    except LeakError:
+        for library in libraries:
+            library.unlink(missing_ok=True)
+        raise
+    return report

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cafe_lib.image.confidential import Confidential, confidential_digest, derive_salt, encrypt_chunk
+from cafe_lib.image.confidential import (
+    MAX_BOUNDARY_CHARACTERS,
+    Confidential,
+    confidential_digest,
+    derive_salt,
+    encrypt_chunk,
+)
 from cafe_lib.image.flat import ABI_VERSION, FlatImage
 from cafe_lib.image.manifest import Manifest, secret_binary_id, sign_manifest
 from cafe_lib.image.package import WRAPPED, encode_head, wrap_confidential, write_package
+from cafe_lib.interface.expression import format_expression
+from cafe_lib.interface.model import Function, Interface
 from cafe_lib.toolchain.keys import PublisherIdentity
 from cafe_lib.toolchain.project import Project
 from cafe_lib.wire.limits import CHUNK_BYTES
@@ -16,11 +24,25 @@ from cafe_lib.wire.limits import CHUNK_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the signed manifest says beside the image: ``isa`` is ``enum cafe_isa``."""
+    """What the package says beside the image: ``isa`` is ``enum cafe_isa``."""
 
     project: Project
-    interface_digest: bytes
+    interface: Interface
     isa: int
+
+
+def describe_boundary(interface: Interface) -> str:
+    """Return a line per secret function: what of each parameter crosses, and how much."""
+    return "\n".join(_describe(function) for function in interface.functions)[:MAX_BOUNDARY_CHARACTERS]
+
+
+def _describe(function: Function) -> str:
+    parts = []
+    for param in function.params:
+        count = "" if param.count is None else f" {format_expression(param.count)}"
+        parts.append(f"{param.name or '?'}: {param.carry}{count} {param.shape.spelling}")
+    result = "void" if function.result is None else function.result.spelling
+    return f"{function.display}({'; '.join(parts)}) -> {result}"
 
 
 def write_release(path: Path, image: FlatImage, release: Release, publisher: PublisherIdentity) -> Manifest:
@@ -35,7 +57,8 @@ def write_release(path: Path, image: FlatImage, release: Release, publisher: Pub
     ]
     keys = tuple(key for _, key, _, _ in pieces)
     tags = tuple(tag for _, _, tag, _ in pieces)
-    confidential = Confidential(derive_salt(publisher.secret, keys), keys, tags).encode()
+    salt = derive_salt(publisher.secret, keys)
+    confidential = Confidential(salt, keys, tags, describe_boundary(release.interface)).encode()
     manifest = _manifest(image, release, publisher, tuple(name for name, _, _, _ in pieces), confidential)
     cose = sign_manifest(publisher.signing_key, manifest)
     blob = wrap_confidential(publisher.secret, secret_binary_id(cose), confidential)
@@ -58,7 +81,7 @@ def _manifest(
         build_mode=release.project.build_mode,
         abi_version=ABI_VERSION,
         isa=release.isa,
-        interface_digest=release.interface_digest,
+        interface_digest=release.interface.digest(),
         stack_bytes=file.memory.stack,
         heap_bytes=file.memory.heap,
         slot_count=file.memory.slots,
