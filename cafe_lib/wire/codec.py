@@ -17,6 +17,7 @@ from cafe_lib.wire import limits
 
 _UINT, _BYTES, _TEXT, _ARRAY, _MAP = 0, 2, 3, 4, 5
 _SHORT: Final = 24
+MAX_KEY: Final = 23
 _WIDTHS: Final = {24: 1, 25: 2, 26: 4, 27: 8}
 
 
@@ -46,30 +47,39 @@ def decode(data: bytes, limit: int) -> object:
 
 
 def _scan(data: bytes) -> None:
-    """Walk over the heads only, keeping how many items each open array or map still lacks."""
-    missing = [1]
+    """Walk over the heads only, keeping for each open array or map what it still lacks."""
+    missing, in_map = [1], [False]
     position = 0
     while missing:
         if missing[-1] == 0:
             missing.pop()
+            in_map.pop()
             continue
+        is_key = in_map[-1] and missing[-1] % 2 == 0
         missing[-1] -= 1
         major, argument, position = _head(data, position)
+        if is_key and (major != _UINT or argument > MAX_KEY):
+            raise MalformedError("a key that is not a number from 0 to 23")
         if major in (_BYTES, _TEXT):
             if argument > len(data) - position:
                 raise MalformedError("a string reaches beyond the message")
             position += argument
         elif major in (_ARRAY, _MAP):
-            items = argument * (major - _ARRAY + 1)
-            if items > len(data) - position:
-                raise MalformedError("more items than the message has bytes")
-            missing.append(items)
+            missing.append(_items(major, argument, len(data) - position))
+            in_map.append(major == _MAP)
             if len(missing) > limits.MAX_DEPTH + 1:
                 raise LimitError("nested too deeply")
         elif major != _UINT:
             raise MalformedError("a CBOR type the protocol does not use")
     if position != len(data):
         raise MalformedError("bytes after the end of the message")
+
+
+def _items(major: int, argument: int, rest: int) -> int:
+    items = 2 * argument if major == _MAP else argument
+    if items > rest:
+        raise MalformedError("more items than the message has bytes")
+    return items
 
 
 def _head(data: bytes, position: int) -> tuple[int, int, int]:
