@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
 from cafe_lib.errors import CafeError, ConflictError, MalformedError
-from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest, Status
-from hypervisor_agent.guests.port import EnclaveHost, Tenancy
+from hypervisor_agent.abi import Status
+from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest
+from hypervisor_agent.guests.port import EnclaveHost, TenancyT
 from hypervisor_agent.guests.status import message_of, status_of
 
 REQUEST_SECONDS = 10.0
@@ -25,14 +26,14 @@ class GuestGoneError(Exception):
     """The guest closed its connection, or spoke out of turn: nothing is owed to it any more."""
 
 
-class GuestConnection:
+class GuestConnection(Generic[TenancyT]):
     """Serves one connection until it closes; then its enclave is destroyed."""
 
-    def __init__(self, connection: socket.socket, vm_id: str, host: EnclaveHost) -> None:
+    def __init__(self, connection: socket.socket, vm_id: str, host: EnclaveHost[TenancyT]) -> None:
         self._socket = connection
         self._vm_id = vm_id
         self._host = host
-        self._tenancy: Tenancy | None = None
+        self._tenancy: TenancyT | None = None
 
     async def serve(self) -> None:
         """Answer requests until the guest goes; never raises for anything a guest does."""
@@ -60,7 +61,10 @@ class GuestConnection:
         reply = LaunchReply(number, Status.OK, tenancy.region_bytes)
         self._reply(reply, tenancy.channel_fd)
 
-    async def _launch(self, request: LaunchRequest) -> Tenancy:
+    async def _launch(self, request: LaunchRequest) -> TenancyT:
+        if self._tenancy is not None and self._tenancy.stopped:
+            await self._host.end(self._tenancy)
+            self._tenancy = None
         if self._tenancy is None:
             self._tenancy = await self._host.launch(self._vm_id, request)
         elif self._tenancy.secret_binary_id != request.secret_binary_id:

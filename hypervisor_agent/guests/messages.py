@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 
 from cafe_lib.errors import MalformedError, VersionError
+from hypervisor_agent.abi import ABI_VERSION, Status
 
 CONTROL_MAGIC = 0x314C4743
-ABI_VERSION = 1
 MESSAGE_CHARS = 104
 
 _REQUEST = struct.Struct("<IIQ32s32s")
 _REPLY = struct.Struct("<IIQQ104s")
 REQUEST_BYTES = _REQUEST.size
 REPLY_BYTES = _REPLY.size
-
-
-class Status(IntEnum):
-    """``enum cafe_status``: what a launch, or a running enclave, ended with."""
-
-    OK = 0
-    MALFORMED = 1
-    LIMIT = 2
-    ENTRY = 3
-    FAULT = 4
-    DEADLINE = 5
-    EXITED = 6
-    ABORT = 7
-    AGENT = 8
-    REFUSED = 9
-    LICENCE = 10
-    VERSION = 11
-    NOT_FOUND = 12
-    HOST = 13
-    REVOKED = 14
-    TRANSPORT = 15
 
 
 @dataclass(frozen=True, slots=True)

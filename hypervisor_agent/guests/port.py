@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hypervisor_agent.guests.messages import LaunchRequest
 
@@ -15,6 +15,10 @@ class Tenancy(Protocol):
         """Which release runs."""
 
     @property
+    def stopped(self) -> bool:
+        """True once the lease has ended: a fresh enclave needs a fresh launch."""
+
+    @property
     def channel_fd(self) -> int:
         """The channel of the enclave that runs now; owned by the tenancy."""
 
@@ -23,14 +27,17 @@ class Tenancy(Protocol):
         """The size of the channel."""
 
 
-class EnclaveHost(Protocol):
+TenancyT = TypeVar("TenancyT", bound=Tenancy)
+
+
+class EnclaveHost(Protocol[TenancyT]):
     """Starts, replaces and ends enclaves. Cancelling a coroutine undoes what it has begun."""
 
-    async def launch(self, vm_id: str, request: LaunchRequest) -> Tenancy:
+    async def launch(self, vm_id: str, request: LaunchRequest) -> TenancyT:
         """Deploy a release and start it. Raises any CafeError."""
 
-    async def replace(self, tenancy: Tenancy) -> None:
+    async def replace(self, tenancy: TenancyT) -> None:
         """End the present enclave of a tenancy and start a fresh one. Raises any CafeError."""
 
-    async def end(self, tenancy: Tenancy) -> None:
+    async def end(self, tenancy: TenancyT) -> None:
         """Destroy the enclave and give the lease back; ending twice is harmless."""

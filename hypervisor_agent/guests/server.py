@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Generic
 
 import structlog
 
 from cafe_lib.errors import HostError
 from hypervisor_agent.guests.connection import GuestConnection
-from hypervisor_agent.guests.port import EnclaveHost
+from hypervisor_agent.guests.port import EnclaveHost, TenancyT
 
 MAX_CONNECTIONS = 64
 """Guest processes of one VM at a time; further ones are turned away."""
@@ -44,10 +45,10 @@ class GuestSocket:
         return cls(vm_id, Path(path) if path else directory / f"{vm_id}.sock")
 
 
-class GuestServer:
+class GuestServer(Generic[TenancyT]):
     """Listens on every VM's socket and serves the connections."""
 
-    def __init__(self, sockets: list[GuestSocket], host: EnclaveHost) -> None:
+    def __init__(self, sockets: list[GuestSocket], host: EnclaveHost[TenancyT]) -> None:
         self._sockets = sockets
         self._host = host
         self._listeners: list[tuple[socket.socket, GuestSocket]] = []

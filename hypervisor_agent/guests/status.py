@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cafe_lib import errors
-from hypervisor_agent.guests.messages import Status
+from hypervisor_agent.abi import Status
 
 _STATUS: tuple[tuple[type[errors.CafeError], Status], ...] = (
     (errors.VersionError, Status.VERSION),

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cafe_lib.errors import CafeError, HostError, LicenceError
+from hypervisor_agent.abi import Status
 from hypervisor_agent.guests import connection
 from hypervisor_agent.guests.messages import (
     REPLY_BYTES,
     REQUEST_BYTES,
     LaunchReply,
     LaunchRequest,
-    Status,
 )
 from hypervisor_agent.guests.server import MAX_CONNECTIONS, GuestServer, GuestSocket
 
@@ -36,6 +36,7 @@ class FakeTenancy:
     channel_fd: int
     region_bytes: int = REGION_BYTES
     replaced: int = 0
+    stopped: bool = False
 
 
 @dataclass
@@ -162,6 +163,21 @@ def test_asking_again_replaces_the_enclave_of_this_connection(tmp_path: Path) ->
                 assert fds == []
             await until(lambda: len(host.ended) == 1)
         assert host.launched[0][1].replaced == 2
+
+    run(scenario)
+
+
+def test_asking_again_after_the_lease_has_ended_is_a_new_launch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost()
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                for number in (1, 2):
+                    _, fds = await ask(client, LaunchRequest(number, RELEASE, b"d" * 32).encode())
+                    os.close(fds[0])
+                    host.launched[-1][1].stopped = True
+            await until(lambda: len(host.ended) == 2)
+        assert [tenancy.replaced for _, tenancy in host.launched] == [0, 0]
 
     run(scenario)
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafe_lib import errors
+from hypervisor_agent.abi import Status
 from hypervisor_agent.guests.messages import (
     REPLY_BYTES,
     REQUEST_BYTES,
     LaunchReply,
     LaunchRequest,
-    Status,
 )
 from hypervisor_agent.guests.status import message_of, status_of
 

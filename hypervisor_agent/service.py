@@ -1,0 +1,104 @@
+"""The wiring: which parts make a running agent, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from cafe_lib.client.connection import Timeouts
+from cafe_lib.client.host import HostCalls
+from cafe_lib.wire.messages import Revocation
+from hypervisor_agent.deploy import SbsDeployer
+from hypervisor_agent.enclave.backend import Backend
+from hypervisor_agent.enclave.enclave import Enclave
+from hypervisor_agent.enclave.process import SparePool
+from hypervisor_agent.events import RevocationReader
+from hypervisor_agent.guests.server import GuestServer, GuestSocket
+from hypervisor_agent.host import AgentHost
+from hypervisor_agent.leases import RestartBudget
+from hypervisor_agent.plan import EnclavePlan
+from hypervisor_agent.session import Attester, Identity, SessionKeeper
+from hypervisor_agent.settings import Settings
+from hypervisor_agent.state import StateDirectory
+from hypervisor_agent.steps import Steps
+from hypervisor_agent.tenancy import EnclaveTenancy
+from hypervisor_agent.tpm.esapi import EsapiTpm
+from hypervisor_agent.trusted import BUILD_DEBUG, BUILD_PRODUCTION
+
+GIVE_BACK_SECONDS = 5.0
+"""How long the agent's end may be held up by an SBS that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    state: Path
+    sockets: list[GuestSocket]
+    backend: Backend
+    allow_debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PooledStarter:
+    """Starts enclaves in processes of a pool."""
+
+    pool: SparePool
+
+    def start(self, plan: EnclavePlan) -> Enclave:
+        """See the port."""
+        return Enclave.start(plan, self.pool)
+
+
+async def serve(options: Options, settings: Settings, steps: Steps) -> None:
+    """Run the agent until SIGTERM or SIGINT; every enclave has ended when it returns. Raises HostError."""
+    state = StateDirectory(options.state)
+    identity = Identity(state.enrolment(), state.host_key(), state.attestation_key())
+    enrolment = identity.enrolment
+    timeouts = Timeouts(answer=settings.http_seconds)
+    pool = SparePool(options.backend)
+    try:
+        with HostCalls(enrolment.sbs_url, timeouts=timeouts, ca_file=settings.ca_file) as sbs:
+            attester = Attester(identity, EsapiTpm(enrolment.tcti), sbs, steps, settings.event_log)
+            sessions = SessionKeeper(attester)
+            modes = frozenset({BUILD_PRODUCTION} | ({BUILD_DEBUG} if options.allow_debug else set()))
+            deployer = SbsDeployer(sbs, attester, sessions, steps, modes)
+            host = AgentHost(deployer, PooledStarter(pool), lambda: _budget(settings), steps)
+            loop = asyncio.get_running_loop()
+
+            def deliver(revocation: Revocation) -> None:
+                loop.call_soon_threadsafe(host.revoke, revocation)
+
+            reader = RevocationReader(sbs, sessions, deliver)
+            await _run(GuestServer(options.sockets, host), host, reader, steps)
+    finally:
+        await asyncio.to_thread(pool.close)
+
+
+async def _run(
+    server: GuestServer[EnclaveTenancy], host: AgentHost, reader: RevocationReader, steps: Steps
+) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    server.listen()
+    tasks = [asyncio.ensure_future(work) for work in (server.serve(), host.keep_leases(), stopping.wait())]
+    reader.start()
+    steps.event("ready")
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        reader.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait([*tasks, asyncio.ensure_future(host.close())], timeout=GIVE_BACK_SECONDS)
+        server.close()
+        steps.event("stopped")
+
+
+def _budget(settings: Settings) -> RestartBudget:
+    return RestartBudget(settings.restarts, settings.restart_window_seconds)
