@@ -57,6 +57,7 @@ static enum vmm_step prepare(struct vmm_vm *vm) {
     failed = vmm_map(vm, descriptors[0], descriptors[1]);
     if (!failed)
         failed = vmm_set_cpu(vm);
+    vmm_watchdog_install(vm->run);
     (void)close(vm->vm); /* the vCPU holds the VM; nothing can be added to it any more */
     (void)close(vm->kvm);
     return failed ? failed : vmm_confine(vm->vcpu);

@@ -151,7 +151,7 @@ static bool run_once(struct vcpu_loop *loop) {
 struct vmm_event vmm_run(const struct vmm_vm *vm) {
     struct vcpu_loop loop = {.vm = vm};
     vm->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
-    vmm_watchdog_start(&loop.dog, vm->run, vm->config.deadline_ns);
+    vmm_watchdog_start(&loop.dog, vm->config.deadline_ns);
     vmm_watchdog_arm(&loop.dog);
     while (!run_once(&loop))
         continue;

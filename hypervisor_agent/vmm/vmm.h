@@ -63,7 +63,8 @@ enum vmm_step vmm_set_cpu(const struct vmm_vm *vm) VMM_MUST_CHECK;
 enum vmm_step vmm_confine(int vcpu) VMM_MUST_CHECK;
 
 /* watchdog.c */
-void vmm_watchdog_start(struct vmm_watchdog *dog, struct kvm_run *run, uint64_t deadline_ns);
+void vmm_watchdog_install(struct kvm_run *run);
+void vmm_watchdog_start(struct vmm_watchdog *dog, uint64_t deadline_ns);
 void vmm_watchdog_arm(struct vmm_watchdog *dog);
 void vmm_watchdog_disarm(struct vmm_watchdog *dog);
 bool vmm_watchdog_busy(const struct vmm_watchdog *dog) VMM_MUST_CHECK;

@@ -33,14 +33,18 @@ static void set_timer(uint64_t period_ns) {
     (void)setitimer(ITIMER_REAL, &timer, NULL); /* cannot fail with a valid period */
 }
 
-void vmm_watchdog_start(struct vmm_watchdog *dog, struct kvm_run *run, uint64_t deadline_ns) {
+/* Before the system call filter is installed. */
+void vmm_watchdog_install(struct kvm_run *run) {
     struct sigaction action = {.sa_handler = on_tick}; /* no SA_RESTART: a tick interrupts a futex as well */
+    interrupted = run;
+    (void)sigaction(SIGALRM, &action, NULL); /* cannot fail for this signal */
+}
+
+void vmm_watchdog_start(struct vmm_watchdog *dog, uint64_t deadline_ns) {
     uint64_t tick = deadline_ns / TICKS_PER_DEADLINE;
     tick = tick < MIN_TICK_NS ? MIN_TICK_NS : tick;
     *dog = (struct vmm_watchdog){
         .deadline_ns = deadline_ns, .tick_ns = tick > MAX_TICK_NS ? MAX_TICK_NS : tick, .since_ns = now_ns()};
-    interrupted = run;
-    (void)sigaction(SIGALRM, &action, NULL); /* cannot fail for this signal */
 }
 
 void vmm_watchdog_arm(struct vmm_watchdog *dog) {

@@ -1,0 +1,49 @@
+"""Futexes in shared memory and the parent-death signal: system calls that Python does not offer."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import signal
+from typing import Final
+
+from cafe_lib.errors import HostError
+
+_SYS_FUTEX: Final = 202  # x86-64
+_FUTEX_WAIT: Final = 0
+_FUTEX_WAKE: Final = 1
+_EVERYONE: Final = 0x7FFFFFFF
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def futex_wake(address: int) -> None:
+    """Wake everyone who waits on the word at ``address`` of a shared mapping."""
+    _libc.syscall(_SYS_FUTEX, ctypes.c_void_p(address), _FUTEX_WAKE, _EVERYONE, None, None, 0)
+
+
+def futex_wait(address: int, value: int, seconds: float | None = None) -> bool:
+    """Sleep while the word at ``address`` holds ``value``; false when ``seconds`` went by."""
+    limit = None
+    if seconds is not None:
+        limit = ctypes.byref(_Timespec(int(seconds), int(seconds % 1 * 1_000_000_000)))
+    call = (ctypes.c_void_p(address), _FUTEX_WAIT, ctypes.c_uint32(value), limit, None, 0)
+    return _libc.syscall(_SYS_FUTEX, *call) == 0 or ctypes.get_errno() != errno.ETIMEDOUT
+
+
+def confine_process() -> None:
+    """Die with the thread that spawned us, leave no core dump, gain no rights.
+
+    :raises HostError: the kernel refuses.
+    """
+    settings = ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1))
+    for option, value in settings:
+        if _libc.prctl(option, ctypes.c_ulong(value), *[ctypes.c_ulong(0)] * 3) != 0:
+            raise HostError(f"prctl {option} failed")

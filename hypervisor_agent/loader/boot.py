@@ -1,0 +1,44 @@
+"""The boot page: what the runtime is told at entry, with random bytes that no other enclave gets."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from cafe_lib.image.manifest import Manifest
+from hypervisor_agent.abi import (
+    ABI_VERSION,
+    BOOT,
+    BOOT_MAGIC,
+    BOOT_SEED_BYTES,
+    BOOT_SEED_OFFSET,
+    PAGE,
+)
+from hypervisor_agent.loader.layout import Layout
+
+SPIN_MICROSECONDS: Final = 50
+"""How long an enclave polls before it sleeps: about the cost of a wake-up on another core."""
+_USUAL_MHZ: Final = 3000
+
+
+@cache
+def spin_cycles() -> int:
+    """Return the spin time in TSC cycles, from the speed the kernel reports."""
+    found = re.search(r"^cpu MHz\s*:\s*([0-9]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return SPIN_MICROSECONDS * (int(found[1]) if found else _USUAL_MHZ)
+
+
+def write_boot_page(page: memoryview, layout: Layout, manifest: Manifest) -> None:
+    """Write ``struct cafe_boot`` and wipe the rest; the seed goes from the kernel straight into ``page``."""
+    heap = layout["heap"]
+    places = (
+        *(layout.image_base, heap.address, heap.size, layout["channel"].address),
+        *(layout["arena"].address, layout["monitor"].address, layout.thread_pointer),
+    )
+    page[:PAGE] = bytes(PAGE)
+    head = (BOOT_MAGIC, ABI_VERSION, manifest.slot_count, manifest.slot_bytes)
+    BOOT.pack_into(page, 0, *head, *places, spin_cycles(), manifest.isa, bytes(BOOT_SEED_BYTES))
+    with Path("/dev/urandom").open("rb", buffering=0) as source:
+        source.readinto(page[BOOT_SEED_OFFSET : BOOT_SEED_OFFSET + BOOT_SEED_BYTES])
