@@ -9,7 +9,11 @@
 
 #define USAGE                                                                                                \
     "usage: totp code ACCOUNT [-t SECONDS] [-a sha1|sha256|sha512] [-d DIGITS]\n"                            \
-    "       totp verify ACCOUNT CODE [-t SECONDS] [-a sha1|sha256|sha512] [-w STEPS]\n"
+    "       totp verify ACCOUNT CODE [-t SECONDS] [-a sha1|sha256|sha512] [-w STEPS]\n"                      \
+    "       totp batch: one such command a line on standard input\n"
+
+#define LINE_BYTES 256
+#define LINE_WORDS 16
 
 enum exit_code { EXIT_RIGHT = 0, EXIT_WRONG = 1, EXIT_USAGE = 2, EXIT_FAILED = 3 };
 
@@ -100,14 +104,36 @@ static int check_code(const char *account, const char *code, const struct option
     return result == TOTP_WRONG ? EXIT_WRONG : EXIT_RIGHT;
 }
 
-int main(int count, char **words) {
+static int run(int count, char **words) {
     struct options options = {.time = (uint64_t)time(NULL), .hash = TOTP_SHA1, .digits = 6, .window = 1};
-    int verify = count > 1 && strcmp(words[1], "verify") == 0;
-    if (count < 3 + verify || (!verify && strcmp(words[1], "code") != 0))
+    int verify = count > 0 && strcmp(words[0], "verify") == 0;
+    if (count < 2 + verify || (!verify && strcmp(words[0], "code") != 0))
         return usage();
-    if (strlen(words[2]) >= TOTP_ACCOUNT_BYTES || (verify && strlen(words[3]) >= TOTP_CODE_BYTES))
+    if (strlen(words[1]) >= TOTP_ACCOUNT_BYTES || (verify && strlen(words[2]) >= TOTP_CODE_BYTES))
         return usage();
-    if (!parse_options(words + 3 + verify, &options))
+    if (!parse_options(words + 2 + verify, &options))
         return usage();
-    return verify ? check_code(words[2], words[3], &options) : print_code(words[2], &options);
+    return verify ? check_code(words[1], words[2], &options) : print_code(words[1], &options);
+}
+
+/* The exit code is the last line's. */
+static int batch(void) {
+    char line[LINE_BYTES], *words[LINE_WORDS + 1], *rest;
+    int code = EXIT_RIGHT;
+    while (fgets(line, sizeof line, stdin)) {
+        int count = 0;
+        char *word = strtok_r(line, " \n", &rest);
+        for (; word && count < LINE_WORDS; word = strtok_r(NULL, " \n", &rest))
+            words[count++] = word;
+        words[count] = NULL;
+        code = run(count, words);
+        fflush(stdout);
+    }
+    return code;
+}
+
+int main(int count, char **words) {
+    if (count == 2 && strcmp(words[1], "batch") == 0)
+        return batch();
+    return run(count - 1, words + 1);
 }
