@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from cafe_lib.cli import build, inspect, publisher
+from cafe_lib.cli import audit, build, host, identity, inspect, licence, policy, publisher, push, release, vm
 from cafe_lib.cli.console import print_error
 from cafe_lib.errors import (
     BuildError,
@@ -42,7 +42,10 @@ app = typer.Typer(
 )
 app.command()(build.build)
 app.command()(inspect.inspect)
-app.add_typer(publisher.app, name="publisher")
+app.command()(push.push)
+app.command()(audit.audit)
+for noun in (publisher, release, licence, identity, vm, host, policy):
+    app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
 
 def exit_code(error: CafeError) -> int:

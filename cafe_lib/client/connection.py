@@ -106,6 +106,7 @@ class Connection:
         :raises MalformedError: an address that may not be used, or an API key that no header can carry.
         """
         url = parse_address(base_url)
+        self.address = str(url)
         self._timeouts = timeouts or Timeouts()
         self._http = httpx.Client(
             base_url=url,

@@ -1,0 +1,42 @@
+"""`cafe host`: the hosts that may receive secret code."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cafe_lib.cli.connected import connected
+from cafe_lib.cli.output import Record, Rows
+from cafe_lib.client.sbs import SbsClient
+
+app = typer.Typer(no_args_is_help=True, help="The hosts that may receive secret code.")
+_COLUMNS = ("id", "name", "state", "enrolled_at", "attested_at")
+
+
+@app.command()
+@connected
+def approve(
+    client: SbsClient,
+    name: Annotated[str, typer.Argument(help="The name under which the host will enrol.")],
+    ek: Annotated[str, typer.Option(help="What `cafe-agent ek` prints on the host, 64 hex digits.")],
+) -> Record:
+    """Let the host with this TPM enrol, once."""
+    return Record(client.approve_host({"name": name, "ek_digest": ek}))
+
+
+@app.command("list")
+@connected
+def list_hosts(client: SbsClient) -> Rows:
+    """List the enrolled hosts."""
+    return Rows(_COLUMNS, client.hosts())
+
+
+@app.command()
+@connected
+def revoke(
+    client: SbsClient,
+    host: Annotated[str, typer.Argument(help="The host's id, 32 hex digits.", metavar="ID")],
+) -> Record:
+    """End a host's enrolment: what runs there is stopped, and it receives nothing again."""
+    return Record(client.revoke_host(host))

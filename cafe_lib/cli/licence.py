@@ -1,0 +1,61 @@
+"""`cafe licence`: who may run a release, on how many seats, until when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from cafe_lib.cli.connected import connected
+from cafe_lib.cli.output import Record, Rows
+from cafe_lib.client.sbs import SbsClient
+
+app = typer.Typer(no_args_is_help=True, help="Who may run a release, on how many seats, until when.")
+LicenceId = Annotated[str, typer.Argument(help="The licence's id.", metavar="ID")]
+_COLUMNS = ("id", "release", "tenant", "vm_id", "seats", "seats_used", "expires_at", "state")
+
+
+@app.command()
+@connected
+def issue(
+    client: SbsClient,
+    release: Annotated[str, typer.Option(help="The SecretBinaryID, 64 hex digits.", metavar="ID")],
+    tenant: Annotated[str | None, typer.Option(help="The tenant whose VMs may run it.")] = None,
+    vm: Annotated[str | None, typer.Option(help="The only VM that may run it.")] = None,
+    seats: Annotated[int, typer.Option(help="How many enclaves at once.", min=1)] = 1,
+    days: Annotated[int, typer.Option(help="Days until it expires.", min=1, max=36500)] = 365,
+) -> Record:
+    """Issue a licence for a tenant or for one VM."""
+    if (tenant is None) == (vm is None):
+        raise typer.BadParameter("give either --tenant or --vm")
+    expires = datetime.now(UTC) + timedelta(days=days)
+    body = {
+        "release": release,
+        "tenant": tenant,
+        "vm_id": vm,
+        "seats": seats,
+        "expires_at": expires.isoformat(),
+    }
+    return Record(client.issue_licence(body))
+
+
+@app.command("list")
+@connected
+def list_licences(client: SbsClient) -> Rows:
+    """List the licences you may see."""
+    return Rows(_COLUMNS, client.licences())
+
+
+@app.command()
+@connected
+def show(client: SbsClient, licence: LicenceId) -> Record:
+    """Show one licence."""
+    return Record(client.licence(licence))
+
+
+@app.command()
+@connected
+def revoke(client: SbsClient, licence: LicenceId) -> Record:
+    """End a licence: what runs under it is stopped."""
+    return Record(client.revoke_licence(licence))
