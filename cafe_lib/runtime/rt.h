@@ -44,15 +44,16 @@ __attribute__((noreturn)) void rt_abort(enum cafe_status status);
 
 /* Make `function` (an assembler name) secret function number `i`, entered through cafe_entry_<i>, which
  * must be an external `enum cafe_status cafe_entry_<i>(struct rt_call *)`. */
-#define CAFE_EXPORT(i, function)                                                                              \
-    __asm__(".pushsection .cafe.exports." #i ",\"a\"\n .long cafe_entry_" #i " - .\n .popsection\n"           \
+#define CAFE_EXPORT(i, function)                                                                             \
+    __asm__(".pushsection .cafe.exports." #i ",\"a\"\n .long cafe_entry_" #i " - .\n .popsection\n"          \
             ".pushsection .cafe.functions." #i ",\"a\"\n .long " #function " - .\n .popsection\n")
 
 /* ---- between the runtime's own files */
 
 typedef enum cafe_status rt_entry_function(struct rt_call *call);
 
-/* Call with every register but the stack pointer in a defined state; `wide`: vector registers are 256 bits. */
+/* Call with every register but the stack pointer in a defined state; `wide`: vector registers are 256 bits.
+ */
 enum cafe_status rt_enter(rt_entry_function *entry, struct rt_call *call, uint64_t wide);
 
 /* Give the allocator its memory; `secret` makes its header tags unpredictable. */
@@ -62,8 +63,7 @@ void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret);
 bool rt_random(uint64_t *value);
 
 /* Ask the host for something: AL = reason, RDI = argument. */
-static inline void rt_exit(enum cafe_exit reason, uint64_t argument)
-{
+static inline void rt_exit(enum cafe_exit reason, uint64_t argument) {
     __asm__ volatile("outb %%al, %1" : : "a"(reason), "N"(CAFE_PORT), "D"(argument) : "memory");
 }
 

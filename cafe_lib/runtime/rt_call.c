@@ -4,8 +4,7 @@
 #define SMALL 256u
 
 /* `rep movsb` and volatile words rather than memcpy: the compiler must not fetch a shared byte twice. */
-static void copy(volatile uint8_t *dst, const volatile uint8_t *src, uint64_t n)
-{
+static void copy(volatile uint8_t *dst, const volatile uint8_t *src, uint64_t n) {
     if (n > SMALL) {
         __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
         return;
@@ -18,19 +17,16 @@ static void copy(volatile uint8_t *dst, const volatile uint8_t *src, uint64_t n)
         *dst++ = *src++;
 }
 
-void rt_read(void *private_dst, const volatile void *shared_src, uint64_t n)
-{
+void rt_read(void *private_dst, const volatile void *shared_src, uint64_t n) {
     copy(private_dst, shared_src, n);
 }
 
-void rt_write(volatile void *shared_dst, const void *src, uint64_t n)
-{
+void rt_write(volatile void *shared_dst, const void *src, uint64_t n) {
     copy(shared_dst, src, n);
 }
 
 bool rt_area(uint64_t *offset, uint64_t count, uint64_t element_bytes, uint64_t align, uint64_t slot_bytes,
-             uint64_t *start)
-{
+             uint64_t *start) {
     uint64_t bytes, first, end;
     if (__builtin_mul_overflow(count, element_bytes, &bytes) ||
         __builtin_add_overflow(*offset, align - 1, &first))

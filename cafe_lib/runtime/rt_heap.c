@@ -18,8 +18,8 @@
 #define USED 1ull
 
 struct block {
-    uint64_t word;   /* tag << 48 | bytes with header | USED */
-    uint64_t before; /* bytes of the block in front of this one, 0 for the first */
+    uint64_t word;                 /* tag << 48 | bytes with header | USED */
+    uint64_t before;               /* bytes of the block in front of this one, 0 for the first */
     struct block *next, *previous; /* in the bin, while free */
 };
 
@@ -30,56 +30,47 @@ static struct {
     bool locked;
 } heap;
 
-static void lock(void)
-{
+static void lock(void) {
     while (__atomic_test_and_set(&heap.locked, __ATOMIC_ACQUIRE))
         __builtin_ia32_pause();
 }
 
-static void unlock(void)
-{
+static void unlock(void) {
     __atomic_clear(&heap.locked, __ATOMIC_RELEASE);
 }
 
-static uint64_t tag_of(const struct block *block)
-{
+static uint64_t tag_of(const struct block *block) {
     return (((uint64_t)(uintptr_t)block ^ heap.secret) * 0x9e3779b97f4a7c15ull) >> 48 << 48;
 }
 
-static uint64_t size_of(const struct block *block)
-{
+static uint64_t size_of(const struct block *block) {
     return block->word & SIZE_MASK;
 }
 
-static struct block *block_at(uint64_t address)
-{
+static struct block *block_at(uint64_t address) {
     return (struct block *)(uintptr_t)address;
 }
 
-static struct block *after(const struct block *block)
-{
+static struct block *after(const struct block *block) {
     uint64_t address = (uint64_t)(uintptr_t)block + size_of(block);
     return address < heap.end ? block_at(address) : NULL;
 }
 
 /* Four bins to each power of two from 32 bytes on; every block of a later bin is larger. */
-static unsigned bin_of(uint64_t size)
-{
+static unsigned bin_of(uint64_t size) {
     unsigned power = 63u - (unsigned)__builtin_clzll(size);
     unsigned bin = (power - 5u) * 4u + (unsigned)(size >> (power - 2u) & 3u);
     return bin < BINS ? bin : BINS - 1u;
 }
 
-static void set_size(struct block *block, uint64_t size, uint64_t used)
-{
+static void set_size(struct block *block, uint64_t size, uint64_t used) {
     block->word = tag_of(block) | size | used;
     struct block *following = after(block);
     if (following)
         following->before = size;
 }
 
-static void put(struct block *block, uint64_t size)
-{
+static void put(struct block *block, uint64_t size) {
     unsigned bin = bin_of(size);
     set_size(block, size, 0);
     block->previous = NULL;
@@ -90,8 +81,7 @@ static void put(struct block *block, uint64_t size)
     heap.filled[bin / 64] |= 1ull << bin % 64;
 }
 
-static void take(struct block *block)
-{
+static void take(struct block *block) {
     unsigned bin = bin_of(size_of(block));
     if (block->next)
         block->next->previous = block->previous;
@@ -103,8 +93,7 @@ static void take(struct block *block)
         heap.filled[bin / 64] &= ~(1ull << bin % 64);
 }
 
-static struct block *find(uint64_t size)
-{
+static struct block *find(uint64_t size) {
     unsigned bin = bin_of(size);
     for (struct block *block = heap.bins[bin]; block; block = block->next)
         if (size_of(block) >= size)
@@ -118,8 +107,7 @@ static struct block *find(uint64_t size)
 }
 
 /* Cut a used block to `size`; what is left over becomes a free block. */
-static void trim(struct block *block, uint64_t size)
-{
+static void trim(struct block *block, uint64_t size) {
     uint64_t rest = size_of(block) - size;
     if (rest < SMALLEST)
         return;
@@ -134,8 +122,7 @@ static void trim(struct block *block, uint64_t size)
     put(remainder, rest);
 }
 
-static void release(struct block *block)
-{
+static void release(struct block *block) {
     uint64_t size = size_of(block);
     struct block *following = after(block);
     if (following && !(following->word & USED)) {
@@ -154,8 +141,7 @@ static void release(struct block *block)
     put(block, size);
 }
 
-static struct block *checked(void *pointer)
-{
+static struct block *checked(void *pointer) {
     uint64_t address = (uint64_t)(uintptr_t)pointer;
     bool inside = address % 16 == 0 && address > heap.end - heap.bytes && address < heap.end;
     struct block *block = block_at(address - HEADER);
@@ -164,8 +150,7 @@ static struct block *checked(void *pointer)
     return block;
 }
 
-static void *allocate(uint64_t align, uint64_t bytes)
-{
+static void *allocate(uint64_t align, uint64_t bytes) {
     if (bytes > heap.bytes || align > heap.bytes) {
         errno = ENOMEM;
         return NULL;
@@ -197,8 +182,7 @@ static void *allocate(uint64_t align, uint64_t bytes)
     return block ? (char *)block + HEADER : NULL;
 }
 
-void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret)
-{
+void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret) {
     heap.secret = secret;
     heap.bytes = bytes & ~15ull;
     heap.end = start + heap.bytes;
@@ -206,13 +190,11 @@ void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret)
     put(block_at(start), heap.bytes);
 }
 
-void *malloc(size_t bytes)
-{
+void *malloc(size_t bytes) {
     return allocate(16, bytes);
 }
 
-void free(void *pointer)
-{
+void free(void *pointer) {
     if (!pointer)
         return;
     lock();
@@ -220,8 +202,7 @@ void free(void *pointer)
     unlock();
 }
 
-void *calloc(size_t count, size_t bytes)
-{
+void *calloc(size_t count, size_t bytes) {
     size_t total;
     if (__builtin_mul_overflow(count, bytes, &total)) {
         errno = ENOMEM;
@@ -231,8 +212,7 @@ void *calloc(size_t count, size_t bytes)
     return pointer ? memset(pointer, 0, total) : NULL;
 }
 
-void *realloc(void *pointer, size_t bytes)
-{
+void *realloc(void *pointer, size_t bytes) {
     if (!pointer)
         return malloc(bytes);
     size_t held = size_of(checked(pointer)) - HEADER;
@@ -246,8 +226,7 @@ void *realloc(void *pointer, size_t bytes)
     return larger;
 }
 
-void *aligned_alloc(size_t align, size_t bytes)
-{
+void *aligned_alloc(size_t align, size_t bytes) {
     if (!align || align & (align - 1)) {
         errno = EINVAL;
         return NULL;
@@ -255,8 +234,7 @@ void *aligned_alloc(size_t align, size_t bytes)
     return allocate(align < 16 ? 16 : align, bytes);
 }
 
-int posix_memalign(void **result, size_t align, size_t bytes)
-{
+int posix_memalign(void **result, size_t align, size_t bytes) {
     if (align < sizeof(void *) || align & (align - 1))
         return EINVAL;
     void *pointer = aligned_alloc(align, bytes);
@@ -269,13 +247,11 @@ int posix_memalign(void **result, size_t align, size_t bytes)
 void *memalign(size_t align, size_t bytes);
 size_t malloc_usable_size(void *pointer);
 
-void *memalign(size_t align, size_t bytes)
-{
+void *memalign(size_t align, size_t bytes) {
     return aligned_alloc(align, bytes);
 }
 
-size_t malloc_usable_size(void *pointer)
-{
+size_t malloc_usable_size(void *pointer) {
     return pointer ? size_of(checked(pointer)) - HEADER : 0;
 }
 

@@ -9,16 +9,14 @@
 
 #define RANDOM_TRIES 64
 
-void rt_abort(enum cafe_status status)
-{
+void rt_abort(enum cafe_status status) {
     for (;;) {
         rt_exit(CAFE_EXIT_ABORT, status);
         __builtin_trap();
     }
 }
 
-bool rt_random(uint64_t *value)
-{
+bool rt_random(uint64_t *value) {
     for (int i = 0; i < RANDOM_TRIES; i++) {
         unsigned long long word;
         unsigned char good;
@@ -37,18 +35,15 @@ _Noreturn void abort(void);
 _Noreturn void __stack_chk_fail(void);
 _Noreturn void __assert_fail(const char *expression, const char *file, int line, const char *function);
 
-void abort(void)
-{
+void abort(void) {
     rt_abort(CAFE_E_ABORT);
 }
 
-void __stack_chk_fail(void)
-{
+void __stack_chk_fail(void) {
     rt_abort(CAFE_E_ABORT);
 }
 
-void __assert_fail(const char *expression, const char *file, int line, const char *function)
-{
+void __assert_fail(const char *expression, const char *file, int line, const char *function) {
     (void)expression, (void)file, (void)line, (void)function;
     rt_abort(CAFE_E_ABORT);
 }
@@ -58,8 +53,7 @@ void __assert_fail(const char *expression, const char *file, int line, const cha
 ssize_t getrandom(void *buffer, size_t bytes, unsigned flags);
 int getentropy(void *buffer, size_t bytes);
 
-ssize_t getrandom(void *buffer, size_t bytes, unsigned flags)
-{
+ssize_t getrandom(void *buffer, size_t bytes, unsigned flags) {
     (void)flags;
     uint8_t *to = buffer;
     for (size_t left = bytes; left;) {
@@ -76,8 +70,7 @@ ssize_t getrandom(void *buffer, size_t bytes, unsigned flags)
     return (ssize_t)bytes;
 }
 
-int getentropy(void *buffer, size_t bytes)
-{
+int getentropy(void *buffer, size_t bytes) {
     if (bytes > 256) {
         errno = EIO;
         return -1;
@@ -94,8 +87,7 @@ struct dl_find_object {
 };
 int _dl_find_object(void *address, struct dl_find_object *result);
 
-int _dl_find_object(void *address, struct dl_find_object *result)
-{
+int _dl_find_object(void *address, struct dl_find_object *result) {
     if ((char *)address < __image_base || (char *)address >= __image_end)
         return -1;
     memset(result, 0, sizeof *result);
@@ -105,14 +97,12 @@ int _dl_find_object(void *address, struct dl_find_object *result)
     return 0;
 }
 
-int dl_iterate_phdr(int (*callback)(struct dl_phdr_info *, size_t, void *), void *data)
-{
+int dl_iterate_phdr(int (*callback)(struct dl_phdr_info *, size_t, void *), void *data) {
     Elf64_Phdr headers[2] = {
-        { .p_type = PT_LOAD, .p_memsz = (Elf64_Xword)(__image_end - __image_base) },
-        { .p_type = PT_GNU_EH_FRAME, .p_vaddr = (Elf64_Addr)(__eh_frame_hdr_start - __image_base) },
+        {.p_type = PT_LOAD, .p_memsz = (Elf64_Xword)(__image_end - __image_base)},
+        {.p_type = PT_GNU_EH_FRAME, .p_vaddr = (Elf64_Addr)(__eh_frame_hdr_start - __image_base)},
     };
     struct dl_phdr_info info = {
-        .dlpi_addr = (Elf64_Addr)__image_base, .dlpi_name = "", .dlpi_phdr = headers, .dlpi_phnum = 2
-    };
+        .dlpi_addr = (Elf64_Addr)__image_base, .dlpi_name = "", .dlpi_phdr = headers, .dlpi_phnum = 2};
     return callback(&info, sizeof info, data);
 }

@@ -8,7 +8,7 @@
 #define POLLS_PER_CLOCK 16u
 
 /* Filled in by `cafe build`; volatile, because the compiler only sees zeros. */
-__attribute__((section(".cafe.layout"), used)) static const volatile struct rt_layout layout = { 0 };
+__attribute__((section(".cafe.layout"), used)) static const volatile struct rt_layout layout = {0};
 
 #pragma GCC visibility push(hidden)
 extern const uint32_t __cafe_exports[], __cafe_exports_end[]; /* image offsets */
@@ -24,14 +24,12 @@ struct server {
     uint32_t served[CAFE_MAX_SLOTS]; /* the last request of each slot that was answered */
 };
 
-static void *at(uint64_t address)
-{
+static void *at(uint64_t address) {
     return (void *)(uintptr_t)address;
 }
 
 /* The canary changes here, so this function cannot have one itself. */
-__attribute__((no_stack_protector)) static void start_thread(const struct cafe_boot *boot)
-{
+__attribute__((no_stack_protector)) static void start_thread(const struct cafe_boot *boot) {
     uint64_t secret[4], random = 0;
     memcpy(secret, boot->seed, sizeof secret);
     (void)rt_random(&random);
@@ -44,8 +42,7 @@ __attribute__((no_stack_protector)) static void start_thread(const struct cafe_b
 }
 
 /* Function pointers whose value is chosen by the CPU's features (gcc's target_clones). */
-static void resolve_ifuncs(uint64_t base)
-{
+static void resolve_ifuncs(uint64_t base) {
     const uint32_t *pair = at(base + layout.ifunc_offset);
     for (uint32_t i = 0; i < layout.ifunc_count; i++, pair += 2) {
         uint64_t (*resolver)(void) = (uint64_t (*)(void))at(base + pair[1]);
@@ -53,31 +50,28 @@ static void resolve_ifuncs(uint64_t base)
     }
 }
 
-static struct cafe_slot *slot_at(const struct cafe_boot *boot, uint32_t i)
-{
+static struct cafe_slot *slot_at(const struct cafe_boot *boot, uint32_t i) {
     return at(boot->channel + CAFE_CHANNEL_HEADER_BYTES + i * boot->slot_bytes);
 }
 
 /* `index` if it is below `count`, else 0, even where the CPU speculates past the check before. */
-static uint64_t clamp(uint64_t index, uint64_t count)
-{
+static uint64_t clamp(uint64_t index, uint64_t count) {
     uint64_t mask;
     __asm__("cmpq %2, %1\n\tsbbq %0, %0" : "=r"(mask) : "r"(index), "r"(count) : "cc");
     return index & mask;
 }
 
-static enum cafe_status run(struct server *server, struct cafe_slot *slot)
-{
+static enum cafe_status run(struct server *server, struct cafe_slot *slot) {
     const struct cafe_boot *boot = server->boot;
     uint64_t entry = *(volatile uint32_t *)&slot->entry;
     if (entry >= server->exports)
         return CAFE_E_ENTRY;
     rt_entry_function *function =
         (rt_entry_function *)at(boot->base + __cafe_exports[clamp(entry, server->exports)]);
-    struct rt_call call = { .slot = (const volatile uint8_t *)slot,
-                            .arena = at(boot->arena),
-                            .slot_bytes = boot->slot_bytes,
-                            .shared = slot };
+    struct rt_call call = {.slot = (const volatile uint8_t *)slot,
+                           .arena = at(boot->arena),
+                           .slot_bytes = boot->slot_bytes,
+                           .shared = slot};
     enum cafe_status status = rt_enter(function, &call, boot->isa >= CAFE_ISA_X86_64_V3);
     memset(call.arena, 0, call.used < call.slot_bytes ? call.used : call.slot_bytes);
     __asm__ volatile("" : : "r"(call.arena) : "memory"); /* the wipe is not dead code */
@@ -85,8 +79,7 @@ static enum cafe_status run(struct server *server, struct cafe_slot *slot)
 }
 
 /* Answer the slot's request if it has a new one. A request that is not the next number is no call. */
-static bool serve(struct server *server, uint32_t i)
-{
+static bool serve(struct server *server, uint32_t i) {
     struct cafe_slot *slot = slot_at(server->boot, i);
     uint32_t request = __atomic_load_n(&slot->request, __ATOMIC_ACQUIRE);
     if (request == server->served[i])
@@ -107,8 +100,7 @@ static bool serve(struct server *server, uint32_t i)
     return true;
 }
 
-_Noreturn static void dispatch(struct server *server)
-{
+_Noreturn static void dispatch(struct server *server) {
     const struct cafe_boot *boot = server->boot;
     uint64_t last = __builtin_ia32_rdtsc();
     for (uint32_t polls = 0;; polls++) {
@@ -125,8 +117,7 @@ _Noreturn static void dispatch(struct server *server)
     }
 }
 
-_Noreturn void rt_entry(const struct cafe_boot *boot)
-{
+_Noreturn void rt_entry(const struct cafe_boot *boot) {
     static struct server server;
     if (boot->magic != CAFE_BOOT_MAGIC || boot->abi_version != CAFE_ABI_VERSION ||
         boot->slot_count > CAFE_MAX_SLOTS)

@@ -142,6 +142,8 @@ def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
     stub = shop.secret / f"secret_stub.{_suffix(interface)}"
     stub.write_text(secret_stub_source(interface))
     runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
+    if not project.needs_cxx:
+        runtime.remove(RUNTIME / "rt_glibc.c")
     units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
@@ -202,12 +204,15 @@ def _copy_headers(shop: _Workshop) -> Path:
 
 def _check_leaks(shop: _Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
     """Refuse, and remove, libraries that hold a secret byte."""
+    exported = [function.symbol for function in interface.functions]
+    names = shop.public / "names"  # `assert` and __func__ put these in the secret code as strings
+    names.write_bytes(b"\0".join(name.encode() for name in ["", *exported, ""]))
     headers = [shop.project.root / path for path in shop.project.headers]
     report = check_leaks(
         _developer_objects(shop),
         libraries,
-        exported=[function.symbol for function in interface.functions],
-        known=[*sorted(shop.public.glob("*.guest.o")), *headers],
+        exported=exported,
+        known=[*sorted(shop.public.glob("*.guest.o")), *headers, names],
         waivers=shop.project.file.waivers,
     )
     try:
