@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -42,7 +43,7 @@ class Shop:
     flags: tuple[str, ...] = ()
 
     def compile(self, source: Path, name: str, *extra: str) -> Path:
-        """One object of strict C or C++."""
+        """Compile one object of strict C or C++."""
         target = self.place / f"{name}.o"
         plus = source.suffix == ".cc" or "-xc++" in extra
         compiler = ["g++", "-std=gnu++17"] if plus else ["gcc", "-std=gnu11"]
@@ -52,19 +53,19 @@ class Shop:
         return target
 
     def link(self, name: str, objects: list[Path], *extra: str) -> Path:
-        """A program or shared library; by g++, so that either language goes."""
+        """Link a program or shared library; by g++, so that either language goes."""
         target = self.place / name
         command = ["g++", *self.flags, "-pthread", *extra, *map(str, objects), "-o", str(target)]
         subprocess.run(command, check=True)
         return target
 
     def guest(self) -> list[Path]:
-        """The guest library's objects."""
+        """Compile the guest library."""
         hidden = ("-fPIC", "-fvisibility=hidden", "-Wshadow", f"-I{GUEST}")
         return [self.compile(path, f"guest-{path.stem}", *hidden) for path in sorted(GUEST.glob("*.c"))]
 
     def public(self, interface: Interface, name: str = "sample") -> Path:
-        """The public stub's object. Function i lies at 4096 + 16 i."""
+        """Compile the public stub. Function i lies at 4096 + 16 i."""
         offsets = tuple(4096 + 16 * index for index in range(len(interface.functions)))
         binding = PublicBinding(name, b"\7" * 32, interface.digest(), IMAGE_BYTES, offsets)
         source = self.place / f"public_stub.{suffix(interface)}"
@@ -72,7 +73,7 @@ class Shop:
         return self.compile(source, "public_stub", "-fPIC", f"-I{GUEST}")
 
     def secret(self, interface: Interface) -> list[Path]:
-        """The secret stub's object, and a table of its entries for the shim."""
+        """Compile the secret stub, and a table of its entries for the shim."""
         source = self.place / f"secret_stub.{suffix(interface)}"
         source.write_text(secret_stub_source(interface))
         names = [f"cafe_entry_{index}" for index in range(len(interface.functions))]
@@ -92,7 +93,7 @@ class Shop:
         ]
 
     def area(self) -> Path:
-        """rt_area, the runtime's own."""
+        """Compile rt_area, the runtime's own."""
         text = (RUNTIME / "rt_call.c").read_text()
         source = self.place / "area.c"
         source.write_text('#include "rt.h"\n' + text[text.index("bool rt_area") :])
@@ -113,7 +114,10 @@ class Built:
     shared: Path
 
     def program(self, name: str, *extra: str) -> Path:
-        """An ordinary program from native/NAME.c with the library linked in."""
+        """Build an ordinary program from native/NAME.c with the library linked in."""
+        known = self.shop.place / f"{name}{len(extra)}"
+        if known.exists():
+            return known
         caller = self.shop.compile(NATIVE / f"{name}.c", f"caller-{name}", *extra)
         return self.shop.link(f"{name}{len(extra)}", [caller, *self.public])
 
@@ -160,7 +164,7 @@ class FakeAgent:
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
 
-    def __enter__(self) -> FakeAgent:
+    def __enter__(self) -> Self:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(self.path))
         self.socket.listen(16)
@@ -265,7 +269,7 @@ def _receive(connection: socket.socket, count: int) -> bytes:
 
 @pytest.fixture
 def agent(tmp_path: Path, plain: Built) -> Iterator[FakeAgent]:
-    """A well-behaved agent with the plain enclave; tests change its attributes before they call."""
+    """Play a well-behaved agent with the plain enclave; tests change its attributes before they call."""
     with FakeAgent(tmp_path / "agent.sock", plain.enclave) as fake:
         yield fake
 
@@ -275,8 +279,8 @@ def make_agent(tmp_path: Path) -> Iterator[Callable[..., FakeAgent]]:
     """More agents, with what they are given."""
     started: list[FakeAgent] = []
 
-    def make(enclave: Path, **settings: object) -> FakeAgent:
-        fake = FakeAgent(tmp_path / "made.sock", enclave, **settings)  # type: ignore[arg-type]
+    def make(enclave: Path, path: Path = tmp_path / "made.sock", **settings: object) -> FakeAgent:
+        fake = FakeAgent(path, enclave, **settings)  # type: ignore[arg-type]
         started.append(fake.__enter__())
         return fake
 
