@@ -18,11 +18,18 @@ PublisherOption = Annotated[
         envvar="CAFE_PUBLISHER",
         help="Directory of the publisher's identity.",
         default_factory=DEFAULT_DIRECTORY.expanduser,
+        show_default=str(DEFAULT_DIRECTORY),
     ),
 ]
 _Directory = Annotated[
     Path,
-    typer.Option("--dir", envvar="CAFE_PUBLISHER", default_factory=DEFAULT_DIRECTORY.expanduser),
+    typer.Option(
+        "--dir",
+        envvar="CAFE_PUBLISHER",
+        help="Directory of the publisher's identity.",
+        default_factory=DEFAULT_DIRECTORY.expanduser,
+        show_default=str(DEFAULT_DIRECTORY),
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, help="The identity that signs packages.")
