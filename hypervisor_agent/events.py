@@ -25,6 +25,9 @@ class Sessions(Protocol):
     def wait(self, seconds: float) -> AttestedSession | None:
         """Return a session as soon as there is one; None after ``seconds``."""
 
+    def get(self) -> AttestedSession:
+        """Return a session that is good now, a new one if need be. Raises any CafeError."""
+
     def reject(self, session: AttestedSession) -> None:
         """Say that the SBS no longer knows this session."""
 
@@ -37,6 +40,7 @@ class RevocationReader:
         self._sessions = sessions
         self._deliver = deliver
         self._last = 0
+        self._lost = False
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -50,18 +54,25 @@ class RevocationReader:
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._stop.is_set():
-            session = self._sessions.wait(LONGEST_PAUSE_SECONDS)
-            if session is None:
-                continue
             last = self._last
             try:
-                self.follow(session)
-            except SessionError:
-                self._sessions.reject(session)
+                session = self._sessions.get() if self._lost else self._sessions.wait(LONGEST_PAUSE_SECONDS)
+                self._lost = False
+                if session is None:
+                    continue
+                self._follow_or_reject(session)
             except CafeError as error:
                 _log.warning("revocation stream failed", code=error.code, detail=error.detail)
             pause = FIRST_PAUSE_SECONDS if self._last > last else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._stop.wait(pause)
+
+    def _follow_or_reject(self, session: AttestedSession) -> None:
+        try:
+            self.follow(session)
+        except SessionError:
+            self._sessions.reject(session)
+            self._lost = True  # nobody else might ask for a session while enclaves run
+            raise
 
     def follow(self, session: AttestedSession) -> None:
         """Read one connection to its end; raises any CafeError."""

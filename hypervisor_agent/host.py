@@ -90,10 +90,7 @@ class AgentHost:
             unused.discard()
             self._deployer.end_lease(unused.release.lease.lease_id)
 
-        try:
-            return await in_thread(lambda: self._deployer.deploy(order, cancelled), give_back)
-        finally:
-            cancelled.set()
+        return await in_thread(lambda: self._deployer.deploy(order, cancelled), give_back, cancelled.set)
 
     async def _run(self, deployment: Deployment) -> EnclaveTenancy:
         release = deployment.release

@@ -28,12 +28,15 @@ class Starter(Protocol):
         """Run a plan; on an error everything is wiped. Raises EnclaveError or HostError."""
 
 
-async def in_thread(work: Callable[[], _T], undo: Callable[[_T], object]) -> _T:
-    """Do blocking work in a thread; when cancelled, wait for it and undo what it has done."""
+async def in_thread(
+    work: Callable[[], _T], undo: Callable[[_T], object], hurry: Callable[[], object] = lambda: None
+) -> _T:
+    """Do blocking work in a thread; when cancelled, ``hurry`` it, wait, and ``undo`` what it has done."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        hurry()
         await asyncio.wait({task})
         if not task.cancelled() and task.exception() is None:
             await asyncio.to_thread(undo, task.result())

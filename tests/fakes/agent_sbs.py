@@ -111,6 +111,7 @@ class FakeSbs:
     ended_at_renewal: tuple[bytes, ...] = ()
     pause: threading.Event | None = None
     sessions: int = 0
+    event_pieces: list[list[bytes]] = field(default_factory=list)
 
     def identity(self) -> Identity:
         enrolment = Enrolment("", self.root.public_key().public_bytes_raw(), HOST_ID, "host", "")
@@ -197,7 +198,7 @@ class FakeSbs:
     @contextmanager
     def events(self, _session_id: bytes, _request: bytes) -> Iterator[Iterator[bytes]]:
         self._called("events")
-        yield iter(())
+        yield iter(self.event_pieces.pop(0) if self.event_pieces else ())
 
     def revocation(self, number: int, host_id: bytes = HOST_ID) -> bytes:
         event = Revocation(number, host_id, "licence", (LEASE_ID,), b"")
