@@ -309,9 +309,9 @@ def _number(text: str) -> int:
     if match is None:
         raise ExpressionError(f"`{text}` is not an integer")
     digits = match[1].replace("'", "")
+    octal = digits[0] == "0" and digits.isdigit()
     try:
-        if digits[0] == "0" and digits.isdigit():
-            return _checked(int(digits, 8))
-        return _checked(int(digits, 0))
+        value = int(digits, 8 if octal else 0)
     except ValueError as error:
         raise ExpressionError(f"`{text}` is not an integer") from error
+    return _checked(value)

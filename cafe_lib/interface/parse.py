@@ -12,7 +12,7 @@ from cafe_lib.interface.constants import Wanted, constant_values
 from cafe_lib.interface.diagnostics import Problem, refuse
 from cafe_lib.interface.functions import read_function
 from cafe_lib.interface.model import Function, Interface
-from cafe_lib.interface.scan import scan_function
+from cafe_lib.interface.scan import Scan, scan_function
 from cafe_lib.interface.translation import (
     Source,
     check_headers,
@@ -61,20 +61,22 @@ def parse_headers(
 
 def _functions(source: Source, found: list[Cursor], problems: list[Problem]) -> list[Function]:
     secret = [cursor for cursor in found if "secret" in notes_of(cursor) and _usable(cursor, problems)]
-    scans = [scan_function(cursor) for cursor in secret]
+    scans = _without_repeats([scan_function(cursor) for cursor in secret], problems)
     wanted: list[Wanted] = [(scan.scope, text) for scan in scans for text in scan.constants]
     values = constant_values(source, wanted)
-    functions: dict[str, Function] = {}
+    functions = [read_function(scan, values, problems) for scan in scans]
+    return [function for function in functions if function is not None]
+
+
+def _without_repeats(scans: list[Scan], problems: list[Problem]) -> list[Scan]:
+    """Keep the first declaration of each function; a later one has the annotations of both."""
+    first: dict[str, Scan] = {}
     for scan in scans:
-        function = read_function(scan, values, problems)
-        if function is None:
-            continue
-        if function.symbol in functions and functions[function.symbol] != function:
-            text = f"declared secret before, at {functions[function.symbol].place}"
-            mend = "annotate one declaration only"
-            problems.append(Problem(function.place, function.display, "", text, mend))
-        functions.setdefault(function.symbol, function)
-    return list(functions.values())
+        known = first.setdefault(scan.cursor.mangled_name, scan)
+        if scan.notes != known.notes:
+            text = f"declared secret before, at {known.place}, and differently"
+            problems.append(Problem(scan.place, scan.display, "", text, "annotate one declaration only"))
+    return list(first.values())
 
 
 def _usable(cursor: Cursor, problems: list[Problem]) -> bool:

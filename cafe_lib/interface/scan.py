@@ -36,6 +36,11 @@ class Scan:
     constants: tuple[str, ...]
 
     @property
+    def notes(self) -> list[tuple[str, ...]]:
+        """All annotations of parameters and errors."""
+        return [self.errors, *(param.notes for param in self.params)]
+
+    @property
     def display(self) -> str:
         """The name with its namespaces."""
         return "::".join((*self.scope, self.cursor.spelling))

@@ -44,7 +44,7 @@ class Source:
     def arguments(self) -> list[str]:
         """For libclang."""
         found = ["-x", self.language, STANDARDS[self.language], "-target", "x86_64-linux-gnu"]
-        found += ["-DCAFE_READ_INTERFACE", "-nostdinc", *self.flags]
+        found += ["-DCAFE_READ_INTERFACE", "-nostdinc", "-ferror-limit=0", *self.flags]
         places = dict.fromkeys(
             [*(header.parent for header in self.headers), *self.include_dirs, CAFE_INCLUDE]
         )
@@ -70,19 +70,18 @@ def read_unit(source: Source, tail: str = "") -> TranslationUnit:
     """Parse all headers as one unit, ``tail`` after them. Raises InterfaceError if libclang gives up."""
     text = "".join(f'#include "{header.resolve()}"\n' for header in source.headers) + tail
     name = f"cafe-interface.{'cc' if source.language == 'c++' else 'c'}"
-    options = TranslationUnit.PARSE_SKIP_FUNCTION_BODIES
     try:
-        return Index.create().parse(name, source.arguments(), unsaved_files=[(name, text)], options=options)
+        return Index.create().parse(name, source.arguments(), unsaved_files=[(name, text)])
     except TranslationUnitLoadError as error:
         raise InterfaceError("the header could not be parsed at all") from error
 
 
 def errors_in(unit: TranslationUnit) -> list[Problem]:
-    """List the compiler's own complaints."""
+    """List the compiler's own complaints, not those about bodies of gcc's headers that clang cannot read."""
     return [
         Problem(place_of(found.location), "", "", found.spelling)
         for found in unit.diagnostics
-        if found.severity >= Diagnostic.Error
+        if found.severity >= Diagnostic.Error and not found.location.is_in_system_header
     ]
 
 
@@ -100,11 +99,12 @@ def declarations(unit: TranslationUnit) -> Iterator[Cursor]:
 
 def notes_of(cursor: Cursor) -> list[str]:
     """List the annotations of cafe.h on a declaration, without their prefix."""
-    return [
+    notes = [
         child.spelling.removeprefix("cafe:")
         for child in cursor.get_children()
         if child.kind == CursorKind.ANNOTATE_ATTR and child.spelling.startswith("cafe:")
     ]
+    return list(dict.fromkeys(notes))  # a second declaration repeats those of the first
 
 
 def place_of(location: object) -> str:
