@@ -10,7 +10,7 @@ from cafe_lib.cli.connected import connected
 from cafe_lib.cli.output import Rows
 from cafe_lib.client.sbs import SbsClient
 
-_COLUMNS = ("number", "at", "actor", "action", "subject", "outcome", "reason")
+_COLUMNS = ("number", "at", "actor", "action", "outcome", "code", "subject", "host_id", "vm_id")
 
 
 @connected

@@ -11,7 +11,7 @@ from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
 
 app = typer.Typer(no_args_is_help=True, help="The hosts that may receive secret code.")
-_COLUMNS = ("id", "name", "state", "enrolled_at", "attested_at")
+_COLUMNS = ("id", "name", "state", "leases", "enrolled_at", "last_attested_at")
 
 
 @app.command()

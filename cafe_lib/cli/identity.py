@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,27 +10,35 @@ import typer
 from cafe_lib.cli.connected import connected
 from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
-from cafe_lib.toolchain.keys import load_publisher
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the SBS, and as what.")
-_COLUMNS = ("id", "name", "role", "tenant", "created_at")
+_COLUMNS = ("id", "name", "role", "publisher_id", "created_at", "revoked_at")
+
+
+class Role(StrEnum):
+    """What an identity may do; the names of the SBS."""
+
+    ADMIN = "admin"
+    PUBLISHER = "publisher"
+    MARKETPLACE = "marketplace"
+    OPERATOR = "operator"
 
 
 @app.command()
 @connected
 def create(
     client: SbsClient,
-    name: Annotated[str, typer.Argument(help="A name for people.")],
-    role: Annotated[str, typer.Option(help="administrator, publisher, marketplace or operator.")],
-    publisher: Annotated[
-        Path | None, typer.Option(help="Directory of the identity whose packages it may push.")
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")],
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="For a publisher: the key that `cafe publisher show` prints.", metavar="HEX"),
     ] = None,
 ) -> Record:
     """Create an identity; prints its API key, which is never shown again."""
-    body: dict[str, object] = {"name": name, "role": role}
-    if publisher is not None:
-        body["public_key"] = load_publisher(publisher).public_key.hex()
-    return Record(client.create_identity(body))
+    if (public_key is None) == (role is Role.PUBLISHER):
+        raise typer.BadParameter("a publisher needs --public-key, and only a publisher has one")
+    return Record(client.create_identity({"name": name, "role": role.value, "public_key": public_key}))
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""`cafe licence`: who may run a release, on how many seats, until when."""
+"""`cafe licence`: who may run an app, on how many seats, until when."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from cafe_lib.cli.connected import connected
 from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
 
-app = typer.Typer(no_args_is_help=True, help="Who may run a release, on how many seats, until when.")
+app = typer.Typer(no_args_is_help=True, help="Who may run an app, on how many seats, until when.")
 LicenceId = Annotated[str, typer.Argument(help="The licence's id.", metavar="ID")]
-_COLUMNS = ("id", "release", "tenant", "vm_id", "seats", "seats_used", "expires_at", "state")
+_COLUMNS = ("id", "app", "tenant", "vm_id", "seats_used", "seats", "expires_at", "revoked_at")
 
 
 @app.command()
 @connected
 def issue(
     client: SbsClient,
-    release: Annotated[str, typer.Option(help="The SecretBinaryID, 64 hex digits.", metavar="ID")],
+    app_name: Annotated[
+        str, typer.Argument(help="PUBLISHER/NAME; the licence holds for all its versions.", metavar="APP")
+    ],
     tenant: Annotated[str | None, typer.Option(help="The tenant whose VMs may run it.")] = None,
     vm: Annotated[str | None, typer.Option(help="The only VM that may run it.")] = None,
     seats: Annotated[int, typer.Option(help="How many enclaves at once.", min=1)] = 1,
@@ -30,14 +32,9 @@ def issue(
     if (tenant is None) == (vm is None):
         raise typer.BadParameter("give either --tenant or --vm")
     expires = datetime.now(UTC) + timedelta(days=days)
-    body = {
-        "release": release,
-        "tenant": tenant,
-        "vm_id": vm,
-        "seats": seats,
-        "expires_at": expires.isoformat(),
-    }
-    return Record(client.issue_licence(body))
+    holder = {"tenant": tenant, "vm_id": vm}
+    terms = {"seats": seats, "expires_at": expires.isoformat(timespec="seconds")}
+    return Record(client.issue_licence({"app": app_name, **holder, **terms}))
 
 
 @app.command("list")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,7 @@ def set_policy(
     """Put a policy in force; hosts that do not meet it get nothing from then on."""
     document = _read(file)
     parse_policy(document)
-    client.set_policy(document)
-    return Record(json.loads(document))
+    return Record(client.set_policy(document))
 
 
 def _read(file: Path) -> bytes:

@@ -12,7 +12,7 @@ from cafe_lib.client.sbs import SbsClient
 
 app = typer.Typer(no_args_is_help=True, help="The secret binaries that were pushed.")
 ReleaseId = Annotated[str, typer.Argument(help="Its SecretBinaryID, 64 hex digits.", metavar="ID")]
-_COLUMNS = ("secret_binary_id", "name", "version", "publisher", "state", "created_at")
+_COLUMNS = ("id", "release", "build_mode", "image_bytes", "created_at", "revoked_at")
 
 
 @app.command("list")

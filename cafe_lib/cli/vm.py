@@ -12,7 +12,7 @@ from cafe_lib.client.sbs import SbsClient
 
 app = typer.Typer(no_args_is_help=True, help="Which VM runs on which host, and whose it is.")
 VmId = Annotated[str, typer.Argument(help="The VM's id, as the agent on its host names it.", metavar="VM")]
-_COLUMNS = ("vm_id", "host_id", "tenant", "created_at")
+_COLUMNS = ("vm_id", "host_id", "tenant", "operator", "created_at")
 
 
 @app.command()

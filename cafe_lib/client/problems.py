@@ -12,6 +12,7 @@ from cafe_lib.errors import UnauthenticatedError as Unauthenticated
 
 MAX_PROBLEM_BYTES: Final = 64 * 1024
 MAX_DETAIL_CHARS: Final = 1000
+MAX_FIELDS: Final = 16
 _SERVER_FAILED: Final = 500
 # What a proxy or a wrong address answers, where no problem document says more.
 _BARE_STATUS: Final[Mapping[int, type[CafeError]]] = {
@@ -68,7 +69,9 @@ def _parse(body: bytes) -> dict[str, object]:
 
 
 def _detail(problem: Mapping[str, object]) -> str:
-    for name in ("detail", "title"):
-        if isinstance(text := problem.get(name), str) and printable(text):
-            return printable(text)
-    return ""
+    """Return the title, and which members were bad."""
+    title, fields = problem.get("title"), problem.get("fields")
+    text = printable(title) if isinstance(title, str) else ""
+    if isinstance(fields, list) and fields:
+        text += " Wrong: " + ", ".join(str(field) for field in fields[:MAX_FIELDS])
+    return printable(text)

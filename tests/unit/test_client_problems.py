@@ -14,7 +14,7 @@ from cafe_lib.client.problems import ERRORS_BY_CODE, MAX_DETAIL_CHARS, error_fro
 
 @pytest.mark.parametrize("code", sorted(set(ERRORS_BY_CODE) - {"error"}))
 def test_each_code_gives_its_class(code: str) -> None:
-    body = json.dumps({"type": "about:blank", "status": 409, "code": code, "detail": "why"}).encode()
+    body = json.dumps({"type": "about:blank", "status": 409, "code": code, "title": "why"}).encode()
     error = error_from_answer(409, body)
     assert type(error) is ERRORS_BY_CODE[code]
     assert (error.code, error.detail) == (code, "why")
@@ -49,10 +49,16 @@ def test_bad_problem_documents(status: int, body: bytes, kind: type[errors.CafeE
 
 
 def test_detail_is_cut_and_loses_what_a_terminal_obeys() -> None:
-    detail = "\x1b]0;title\x07" + "a" * 5000
-    error = error_from_answer(403, json.dumps({"code": "forbidden", "detail": detail}).encode())
+    title = "\x1b]0;title\x07" + "a" * 5000
+    error = error_from_answer(403, json.dumps({"code": "forbidden", "title": title}).encode())
     assert error.detail.isprintable()
     assert len(error.detail) <= MAX_DETAIL_CHARS
+
+
+def test_the_bad_members_are_named() -> None:
+    body = {"code": "malformed", "title": "It could not be parsed.", "fields": ["seats", "a\x07b", 3]}
+    error = error_from_answer(422, json.dumps(body).encode())
+    assert error.detail == "It could not be parsed. Wrong: seats, a b, 3"
 
 
 @given(st.text())
@@ -71,6 +77,6 @@ _json = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["code", "detail", "title", "status"]), _json))
+@given(st.dictionaries(st.sampled_from(["code", "fields", "title", "status"]), _json))
 def test_any_document_gives_an_error(document: dict[str, object]) -> None:
     assert isinstance(error_from_answer(400, json.dumps(document).encode()), errors.CafeError)
