@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from enclave_caller import Caller
 
 from cafe_lib.toolchain.build import BuildResult
 from hypervisor_agent.abi import Status
+
+Build = Callable[[Path], BuildResult]
+Start = Callable[[BuildResult], Caller]
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "totp"
 HASHES = {"sha1": 1, "sha256": 2, "sha512": 3}
@@ -31,7 +35,7 @@ ACCOUNT = b"rfc6238\0"
 
 
 @pytest.fixture
-def totp(build: Callable[[Path], BuildResult], start: Callable[[BuildResult], object]) -> object:
+def totp(build: Build, start: Start) -> Caller:
     return start(build(EXAMPLE))
 
 
@@ -47,7 +51,7 @@ def master_secret() -> bytes:
     return bytes(int(byte, 16) for byte in re.findall(r"0x([0-9a-f]{2})\b", text))
 
 
-def test_values_of_the_rfc(totp):
+def test_values_of_the_rfc(totp: Caller) -> None:
     found = []
     for name, time, _ in VALUES:
         reply = totp.call("totp_code", ACCOUNT, time, HASHES[name], 8, 9)
@@ -56,7 +60,7 @@ def test_values_of_the_rfc(totp):
     assert found == VALUES
 
 
-def test_other_accounts_have_keys_derived_from_the_master_secret(totp):
+def test_other_accounts_have_keys_derived_from_the_master_secret(totp: Caller) -> None:
     key = hmac.digest(master_secret(), b"alice", "sha256")
     digest = hmac.digest(key, (1000 // 30).to_bytes(8, "big"), "sha256")
     number = int.from_bytes(digest[digest[-1] & 15 :][:4], "big") & 0x7FFFFFFF
@@ -64,7 +68,7 @@ def test_other_accounts_have_keys_derived_from_the_master_secret(totp):
     assert code.rstrip(b"\0").decode() == f"{number % 10**7:07}"
 
 
-def test_verification_finds_the_step_in_the_window(totp):
+def test_verification_finds_the_step_in_the_window(totp: Caller) -> None:
     def verify(code: bytes, time: int, window: int) -> tuple[object, int]:
         reply = totp.call("totp_verify", ACCOUNT, time, 1, code + b"\0", window, 4)
         return reply.value, int.from_bytes(reply.outs["drift"], "little", signed=True)
@@ -77,12 +81,12 @@ def test_verification_finds_the_step_in_the_window(totp):
 
 
 @pytest.mark.parametrize(("hash_id", "digits"), [(0, 6), (4, 6), (1, 5), (1, 9), (2**32 - 1, 6)])
-def test_bad_arguments(totp, hash_id, digits):
+def test_bad_arguments(totp: Caller, hash_id: int, digits: int) -> None:
     assert totp.call("totp_code", ACCOUNT, 59, hash_id, digits, 9).value == ARGUMENT
 
 
 @pytest.mark.parametrize(("name", "time", "code"), VALUES)
-def test_the_unprotected_twin_gives_the_same_values(plain, name, time, code):
+def test_the_unprotected_twin_gives_the_same_values(plain: Path, name: str, time: int, code: str) -> None:
     command = [plain, "code", "rfc6238", "-t", str(time), "-a", name, "-d", "8"]
     assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == code + "\n"
 
@@ -101,16 +105,16 @@ def test_the_unprotected_twin_gives_the_same_values(plain, name, time, code):
     ],
     ids=lambda value: "-".join(value)[:30] if isinstance(value, list) else None,
 )
-def test_exit_codes_of_the_program(plain, words, exit_code):
+def test_exit_codes_of_the_program(plain: Path, words: list[str], exit_code: int) -> None:
     assert subprocess.run([plain, *words], capture_output=True, check=False).returncode == exit_code
 
 
-def test_the_master_secret_is_in_the_image_and_in_no_public_file(build):
+def test_the_master_secret_is_in_the_image_and_in_no_public_file(build: Build) -> None:
     built = build(EXAMPLE)
     secret = master_secret()
     assert len(secret) == 32
     assert secret in built.image.plaintext
     for path in (built.package, built.static_library, built.shared_library):
         data = path.read_bytes()
-        assert not any(secret[i : i + 8] in data for i in range(0, 25))
+        assert not any(secret[i : i + 8] in data for i in range(25))
     assert hashlib.sha256(built.package.read_bytes()).digest() != built.secret_binary_id

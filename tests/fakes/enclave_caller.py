@@ -1,0 +1,135 @@
+"""The guest's side of a channel in Python, after cafe_abi.h: calls the functions of a started enclave."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cafe_lib.interface.layout import OUT_ALIGN, fixed_part, result_in_slot, round_up
+from cafe_lib.interface.model import Carry, Function, Kind, Shape
+from cafe_lib.toolchain.build import BuildResult
+from hypervisor_agent.abi import CHANNEL_BELL, CHANNEL_HEADER_BYTES, CHANNEL_SLEEPING, Status
+from hypervisor_agent.enclave.enclave import Enclave
+from hypervisor_agent.enclave.futex import futex_wake
+from hypervisor_agent.enclave.outcome import Outcome
+
+FRAME, RESULT, STATUS, REQUEST, ENTRY = 80, 8, 4, 64, 68
+CALL_SECONDS = 20
+WORD = struct.Struct("<I")
+Value = int | float | bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: ``value`` of the result, ``outs`` by parameter name."""
+
+    status: Status
+    value: Any  # an int, a float, or the bytes of a struct
+    outs: dict[str, bytes]
+
+
+class Caller:
+    """A started enclave and the guest's side of its channel."""
+
+    def __init__(self, built: BuildResult, enclave: Enclave) -> None:
+        self.built, self.enclave = built, enclave
+        self.map = mmap.mmap(enclave.channel.fd, enclave.channel.size)
+
+    def call(self, name: str, *values: Value, slot: int = 0) -> Reply:
+        """Call a function: numbers for scalars, bytes for buffers in, a length for buffers out."""
+        index, function = next((i, f) for i, f in enumerate(self.built.interface.functions) if f.name == name)
+        frame, outs = lay_out(function, values)
+        base = self.base(slot)
+        self.map[base + FRAME : base + FRAME + len(frame)] = frame
+        status = self.request(index, slot)
+        found = {param: bytes(self.map[base + at : base + at + size]) for param, (at, size) in outs.items()}
+        return Reply(status, self._result(function, base, found), found)
+
+    def base(self, slot: int) -> int:
+        return CHANNEL_HEADER_BYTES + slot * self.built.manifest.slot_bytes
+
+    def word(self, offset: int) -> int:
+        return int(WORD.unpack_from(self.map, offset)[0])
+
+    def request(self, entry: int, slot: int = 0, *, ahead: int = 1) -> Status:
+        """Publish a request and wait for its answer, or for the enclave's end."""
+        base = self.base(slot)
+        number = (self.word(base) + ahead) & 0xFFFFFFFF
+        WORD.pack_into(self.map, base + ENTRY, entry)
+        WORD.pack_into(self.map, base + REQUEST, number)
+        end = time.monotonic() + CALL_SECONDS
+        while self.word(base) != number:
+            if self.word(CHANNEL_SLEEPING):
+                self.ring()
+            outcome = self.enclave.wait(0)
+            if outcome is not None:
+                return outcome.status
+            assert time.monotonic() < end, "no reply"
+        return Status(self.word(base + STATUS))
+
+    def ring(self) -> None:
+        WORD.pack_into(self.map, CHANNEL_BELL, (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF)
+        anchor = ctypes.c_char.from_buffer(self.map)
+        futex_wake(ctypes.addressof(anchor) + CHANNEL_BELL)
+        del anchor
+
+    def outcome(self) -> Outcome:
+        found = self.enclave.wait(CALL_SECONDS)
+        assert found is not None
+        return found
+
+    def _result(self, function: Function, base: int, outs: dict[str, bytes]) -> int | float | bytes:
+        if function.result is None:
+            return 0
+        if not result_in_slot(function.result):
+            return outs["result"]
+        return unpack(function.result, bytes(self.map[base + RESULT : base + RESULT + function.result.size]))
+
+
+def lay_out(function: Function, values: tuple[Value, ...]) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Write a frame as the ABI says; return it and where outputs will be, from the slot's start."""
+    fixed = fixed_part(function)
+    frame = bytearray(fixed.size)
+    end = FRAME + fixed.size
+    outs: dict[str, tuple[int, int]] = {}
+    for param, offset, value in zip(function.params, fixed.offsets, values, strict=True):
+        if param.carry is Carry.VALUE:
+            frame[offset : offset + param.shape.size] = pack(param.shape, value)
+            continue
+        word = len(value) if param.carry is Carry.STRING and isinstance(value, bytes) else 1
+        struct.pack_into("<Q", frame, offset, word)
+        if isinstance(value, bytes):
+            at = round_up(end, 16)
+            frame += bytes(at - end) + value
+            end = at + len(value)
+            if param.carry is Carry.INOUT:
+                outs[param.name] = (at, len(value))
+    pairs = zip(function.params, values, strict=True)
+    sizes = [(param.name, int(value)) for param, value in pairs if param.carry is Carry.OUT]
+    if function.result is not None and not result_in_slot(function.result):
+        sizes.append(("result", function.result.size))
+    end = round_up(end, OUT_ALIGN)
+    for name, size in sizes:
+        outs[name] = (round_up(end, 16), size)
+        end = outs[name][0] + size
+    return bytes(frame), outs
+
+
+def pack(shape: Shape, value: Value) -> bytes:
+    if isinstance(value, bytes):
+        return value.ljust(shape.size, b"\0")
+    if shape.kind is Kind.FLOATING:
+        return struct.pack("<d" if shape.size == 8 else "<f", value)
+    return (int(value) & (1 << 8 * shape.size) - 1).to_bytes(shape.size, "little")
+
+
+def unpack(shape: Shape, data: bytes) -> int | float | bytes:
+    if shape.kind is Kind.FLOATING:
+        return float(struct.unpack("<d" if shape.size == 8 else "<f", data)[0])
+    if shape.kind is Kind.RECORD:
+        return data
+    return int.from_bytes(data, "little", signed=shape.kind is Kind.SIGNED)
