@@ -21,7 +21,7 @@ _COLUMNS = ("id", "app", "tenant", "vm_id", "seats_used", "seats", "expires_at",
 def issue(
     client: SbsClient,
     app_name: Annotated[
-        str, typer.Argument(help="PUBLISHER/NAME; the licence holds for all its versions.", metavar="APP")
+        str, typer.Option("--app", help="The app and all its versions.", metavar="PUBLISHER/NAME")
     ],
     tenant: Annotated[str | None, typer.Option(help="The tenant whose VMs may run it.")] = None,
     vm: Annotated[str | None, typer.Option(help="The only VM that may run it.")] = None,

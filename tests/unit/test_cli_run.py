@@ -81,7 +81,9 @@ def cafe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def test_what_is_sent_and_what_is_shown(sbs: ScriptedSbs, cafe: Cafe) -> None:
     sbs.body = LICENCE
-    code, out, err = cafe("licence", "issue", "acme/totp", "--tenant", "globex", "--seats", "2", "--json")
+    code, out, err = cafe(
+        "licence", "issue", "--app", "acme/totp", "--tenant", "globex", "--seats", "2", "--json"
+    )
     assert (code, err, json.loads(out)) == (0, "", LICENCE)
     method, path, authorization, body = sbs.requests[0]
     assert (method, path, authorization) == ("POST", "/v1/licences", f"Bearer {KEY}")
@@ -145,12 +147,15 @@ def test_ids_cannot_become_other_paths(sbs: ScriptedSbs, cafe: Cafe) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("licence", "issue", "acme/totp"),
-        ("licence", "issue", "acme/totp", "--tenant", "a", "--vm", "b"),
-        ("licence", "issue", "acme/totp", "--tenant", "a", "--seats", "0"),
+        ("licence", "issue", "--app", "acme/totp"),
+        ("licence", "issue", "--app", "acme/totp", "--tenant", "a", "--vm", "b"),
+        ("licence", "issue", "--app", "acme/totp", "--tenant", "a", "--seats", "0"),
         ("identity", "create", "acme", "--role", "publisher"),
         ("identity", "create", "acme", "--role", "root"),
+        ("identity", "create", "acme", "--role", "publisher", "--public-key", "00", "--publisher", "."),
         ("identity", "create", "ops", "--role", "operator", "--public-key", "00"),
+        ("identity", "create", "ops", "--role", "operator", "--publisher", "."),
+        ("identity", "create", "ops", "--role", "operator", "--publisher", ".", "--public-key", "00"),
         ("host", "approve", "h1"),
         ("nonsense",),
         ("host", "list", "--api-key", "x"),
