@@ -102,8 +102,9 @@ class RecordWriter:
 class RecordReader:
     """Verifies one stream, fed in pieces of any size. Strict order; after any error it is of no more use.
 
-    A record that lies whole in a piece is verified in place; one that is cut is put together in a private
-    buffer that grows with what has arrived, never with what a header claims.
+    A record that lies whole in a read-only piece is verified in place, one in a writable piece is copied
+    first. A record that is cut is put together in a private buffer that grows with what has arrived, never
+    with what a header claims.
     """
 
     def __init__(self, context: StreamContext) -> None:
@@ -155,7 +156,8 @@ class RecordReader:
         while True:
             need, whole = self._needed(view, position)
             if whole and not self._filled and len(view) - position >= need:
-                return view[position : position + need], position + need
+                piece = view[position : position + need]
+                return piece if view.readonly else memoryview(bytes(piece)), position + need
             take = min(need - self._filled, len(view) - position)
             self._keep(view[position : position + take], need)
             position += take
@@ -205,6 +207,8 @@ class RecordReader:
         self._tags = hmac.new(self._keys.end_mac, digestmod=hashlib.sha256)
 
     def _verify(self, keys: StreamKeys, piece: memoryview) -> Record:
+        if self._measure(piece, 0) != len(piece):
+            raise MalformedError("a record that changed while it was read")
         mac = self._mac.copy()
         mac.update(piece[:-MAC_BYTES])
         tag = mac.digest()

@@ -70,6 +70,32 @@ def test_a_chunk_in_one_piece_is_verified_in_place() -> None:
     assert bodies[1].obj is data
 
 
+@pytest.mark.case("C07")
+def test_what_is_handed_out_cannot_be_changed_from_outside() -> None:
+    """Another thread rewrites the receive buffer after the check: what was verified is what is used."""
+    data = bytearray(b"".join(write()))
+    found = []
+    reader = records.RecordReader(CONTEXT)
+    for record in reader.feed(memoryview(data)):
+        end = len(START) + sum(map(len, (G, A, B, C)[: record.number + 1]))
+        if record.type == records.CHUNK:
+            data[:end] = bytes(end)
+            found.append(bytes(record.body))
+    reader.finish()
+    assert found == list(CHUNKS)
+
+
+@pytest.mark.case("C07")
+@pytest.mark.parametrize("place", [0, 5, 12, 20, -1])
+def test_a_header_that_changes_between_two_looks(place: int) -> None:
+    reader = records.RecordReader(CONTEXT)
+    list(reader.feed(START + G))
+    changed = bytearray(A)
+    changed[place] ^= 1
+    with pytest.raises((ProtocolError, SignatureError)):
+        reader._verify(KEYS, memoryview(changed))
+
+
 def test_a_large_grant_in_small_pieces() -> None:
     writer = records.RecordWriter(KEYS)
     grant = b"g" * 1_000_000
