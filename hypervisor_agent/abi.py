@@ -6,8 +6,9 @@ Source: ``cafe_lib/include/cafe_abi.h``; a test compiles that header and compare
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import attrgetter
 from typing import Final
 
 from cafe_lib.errors import LimitError, MalformedError, VersionError
@@ -122,7 +123,10 @@ class VmmConfig:
 
     def pack(self) -> bytes:
         """Return the structure's bytes."""
-        return _CONFIG.pack(CONFIG_MAGIC, ABI_VERSION, *astuple(self))
+        return _CONFIG.pack(CONFIG_MAGIC, ABI_VERSION, *_config_values(self))
+
+
+_config_values: Final = attrgetter(*(field.name for field in fields(VmmConfig)))
 
 
 def parse_config(data: bytes) -> VmmConfig:
@@ -154,7 +158,10 @@ class VmmEvent:
 
     def pack(self) -> bytes:
         """Return the structure's bytes."""
-        return _EVENT.pack(*astuple(self), 0)
+        return _EVENT.pack(*_event_values(self), 0)
+
+
+_event_values: Final = attrgetter(*(field.name for field in fields(VmmEvent)))
 
 
 def parse_event(data: bytes) -> VmmEvent:
@@ -180,6 +187,3 @@ def channel_bytes(slot_count: int, slot_bytes: int) -> int:
     if not MIN_SLOT_BYTES <= slot_bytes <= MAX_SLOT_BYTES or slot_bytes % PAGE:
         raise LimitError(f"slots of {slot_bytes} bytes")
     return CHANNEL_HEADER_BYTES + slot_count * slot_bytes
-
-
-CONFIG_FIELDS: Final = tuple(field.name for field in fields(VmmConfig))

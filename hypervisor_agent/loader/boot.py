@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -40,5 +41,8 @@ def write_boot_page(page: memoryview, layout: Layout, manifest: Manifest) -> Non
     page[:PAGE] = bytes(PAGE)
     head = (BOOT_MAGIC, ABI_VERSION, manifest.slot_count, manifest.slot_bytes)
     BOOT.pack_into(page, 0, *head, *places, spin_cycles(), manifest.isa, bytes(BOOT_SEED_BYTES))
-    with Path("/dev/urandom").open("rb", buffering=0) as source:
-        source.readinto(page[BOOT_SEED_OFFSET : BOOT_SEED_OFFSET + BOOT_SEED_BYTES])
+    source = os.open("/dev/urandom", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.readv(source, [page[BOOT_SEED_OFFSET : BOOT_SEED_OFFSET + BOOT_SEED_BYTES]])
+    finally:
+        os.close(source)

@@ -61,7 +61,7 @@ class AddressSpace:
 class Layout:
     """All regions by name, and what is computed from them."""
 
-    regions: tuple[Region, ...]
+    regions: dict[str, Region]
     image_base: int
     thread_pointer: int
     channel_gpa: int
@@ -69,7 +69,7 @@ class Layout:
     """Page tables go here, behind everything else."""
 
     def __getitem__(self, name: str) -> Region:
-        return next(region for region in self.regions if region.name == name)
+        return self.regions[name]
 
 
 class _Physical:
@@ -106,8 +106,9 @@ def lay_out(header: ImageHeader, manifest: Manifest) -> Layout:
     tables_gpa = physical.end
     size = channel_bytes(manifest.slot_count, manifest.slot_bytes)
     channel = Region("channel", space.place(size), size, Access.WRITE, CHANNEL_GPA)
-    thread = next(region for region in regions if region.name == "thread")
-    return Layout((*regions, channel), base, thread.address + tls_bytes, channel.physical, tables_gpa)
+    by_name = {region.name: region for region in (*regions, channel)}
+    thread_pointer = by_name["thread"].address + tls_bytes
+    return Layout(by_name, base, thread_pointer, channel.physical, tables_gpa)
 
 
 def _image_regions(header: ImageHeader, base: int, physical: _Physical) -> Iterator[Region]:

@@ -92,18 +92,18 @@ def plan_enclave(memory: EnclaveMemory, manifest: Manifest) -> EnclavePlan:
     memory.unmap()
     memory_bytes = _write_tables(memory, layout)
     config = vmm_config(header, manifest, layout, memory_bytes)
-    return EnclavePlan(memory, config, layout.image_base, header.span_bytes, layout.regions)
+    return EnclavePlan(memory, config, layout.image_base, header.span_bytes, tuple(layout.regions.values()))
 
 
 def _write_tables(memory: EnclaveMemory, layout: Layout) -> int:
     """Write page tables and supervisor pages; return the memory's final size."""
     pages = PageTables(layout.tables_gpa)
-    pages.add(layout.regions)
+    pages.add(layout.regions.values())
     tables = pages.encode()
-    memory.seal(layout.tables_gpa + tables.nbytes)
-    memory.write(layout.tables_gpa, tables.data)
+    memory.seal(layout.tables_gpa + len(tables))
+    memory.write(layout.tables_gpa, tables)
     table, handlers = layout[supervisor.TABLES], layout[supervisor.HANDLERS]
     stack_top = layout[supervisor.FAULT_STACK].address + supervisor.STACK_TOP
     memory.write(table.physical, supervisor.tables_page(table.address, handlers.address, stack_top))
     memory.write(handlers.physical, supervisor.handlers_page())
-    return layout.tables_gpa + tables.nbytes
+    return layout.tables_gpa + len(tables)

@@ -5,11 +5,10 @@ Source: Intel SDM vol. 3, 4.5 (4-level paging). The tables themselves are not ma
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cafe_lib.errors import ImageError
 from hypervisor_agent.abi import PAGE
@@ -26,8 +25,10 @@ _HUGE_BYTES: Final = 2 << 20
 _ENTRIES: Final = 512
 _TABLE: Final = _PRESENT | _WRITABLE | _USER | _ACCESSED
 _ROOT_LEVEL: Final = 4
+_EMPTY: Final = bytes(PAGE)
 
 
+@cache
 def _leaf_flags(access: Access) -> int:
     if Access.WRITE in access and Access.EXECUTE in access:
         raise ImageError("a region is both writable and executable")
@@ -42,7 +43,7 @@ class PageTables:
 
     def __init__(self, start: int) -> None:
         self._start = start
-        self._tables: list[NDArray[np.uint64]] = [np.zeros(_ENTRIES, np.uint64)]
+        self._tables = [array("Q", _EMPTY)]
         self._numbers: dict[tuple[int, int], int] = {}
 
     def add(self, regions: Iterable[Region]) -> None:
@@ -53,9 +54,9 @@ class PageTables:
         for region in regions:
             self._map(region)
 
-    def encode(self) -> NDArray[np.uint64]:
+    def encode(self) -> bytes:
         """Return all tables, to be written at ``start``."""
-        return np.concatenate(self._tables)
+        return b"".join(self._tables)
 
     def _map(self, region: Region) -> None:
         flags = _leaf_flags(region.access)
@@ -73,14 +74,14 @@ class PageTables:
         unit = PAGE if level == 1 else _HUGE_BYTES
         first = address // unit % _ENTRIES
         count = min(_ENTRIES - first, (end - address) // unit)
-        leaves = self._table(level, address)[first : first + count]
-        if leaves.any():
+        table = self._table(level, address)
+        if any(table[first : first + count]):
             raise ImageError("two regions share a page")
-        physicals = np.arange(physical, physical + count * unit, unit, dtype=np.uint64)
-        leaves[:] = physicals | np.uint64(flags)
+        leaf = physical | flags
+        table[first : first + count] = array("Q", range(leaf, leaf + count * unit, unit))
         return count * unit
 
-    def _table(self, level: int, address: int) -> NDArray[np.uint64]:
+    def _table(self, level: int, address: int) -> array[int]:
         """Return the table of ``level`` that covers ``address``, making those above it as well."""
         if level == _ROOT_LEVEL:
             return self._tables[0]
@@ -89,6 +90,6 @@ class PageTables:
         if number is None:
             above = self._table(level + 1, address)
             number = self._numbers[key] = len(self._tables)
-            self._tables.append(np.zeros(_ENTRIES, np.uint64))
+            self._tables.append(array("Q", _EMPTY))
             above[key[1] % _ENTRIES] = self._start + number * PAGE | _TABLE
         return self._tables[number]

@@ -44,10 +44,7 @@ def tables_page(address: int, handlers: int, fault_stack_top: int) -> bytes:
     """Return the page at linear ``address`` that holds GDT, IDT and TSS."""
     page = bytearray(PAGE)
     page[GDT_OFFSET : GDT_OFFSET + GDT_BYTES] = _gdt(address + TSS_OFFSET)
-    page[IDT_OFFSET : IDT_OFFSET + IDT_BYTES] = b"".join(
-        _gate(handlers + GATE_STRIDE * vector, _USER_GATE if vector == _BREAKPOINT else _GATE)
-        for vector in range(GATES)
-    )
+    page[IDT_OFFSET : IDT_OFFSET + IDT_BYTES] = _idt(handlers)
     page[TSS_OFFSET : TSS_OFFSET + TSS_BYTES] = _tss(fault_stack_top)
     return bytes(page)
 
@@ -66,9 +63,14 @@ def _gdt(tss: int) -> bytes:
     return struct.pack("<10Q", 0, _KERNEL_CODE, _KERNEL_DATA, 0, 0, _USER_DATA, _USER_CODE, 0, low, tss >> 32)
 
 
-def _gate(handler: int, kind: int) -> bytes:
-    parts = (handler & 0xFFFF, _SELECTOR_KERNEL_CODE, 0, kind, handler >> 16 & 0xFFFF, handler >> 32, 0)
-    return struct.pack("<HHBBHII", *parts)
+def _idt(handlers: int) -> bytes:
+    """Return the gates; the handlers lie in one page, so only the lowest part of their addresses differs."""
+    words: list[int] = []
+    for vector in range(GATES):
+        kind = _USER_GATE if vector == _BREAKPOINT else _GATE
+        low = (handlers & 0xFFFF) + GATE_STRIDE * vector | _SELECTOR_KERNEL_CODE << 16
+        words += (low | kind << 40 | (handlers >> 16 & 0xFFFF) << 48, handlers >> 32)
+    return struct.pack(f"<{len(words)}Q", *words)
 
 
 def _tss(fault_stack_top: int) -> bytes:

@@ -68,20 +68,32 @@ static void restrict_leaf(struct kvm_cpuid_entry2 *leaf, bool avx) {
     }
 }
 
-static uint32_t leaf_ecx(const struct kvm_cpuid2 *cpuid, uint32_t function, uint32_t index) {
-    for (uint32_t i = 0; i < cpuid->nent; i++)
+static uint32_t leaf_ecx(const struct vmm_cpuid *cpuid, uint32_t function, uint32_t index) {
+    for (uint32_t i = 0; i < cpuid->table.nent; i++)
         if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
             return cpuid->entries[i].ecx;
     return 0;
 }
 
-static enum vmm_step set_cpuid(const struct vmm_vm *vm) {
+static enum vmm_step set_cpuid(const struct vmm_vm *vm, bool avx) {
+    static struct vmm_cpuid
+        given; /* what the host supports is needed again if the image turns out to want AVX */
+    given = *vm->cpuid;
+    for (uint32_t i = 0; i < given.table.nent; i++)
+        restrict_leaf(&given.entries[i], avx);
+    return ioctl(vm->vcpu, KVM_SET_CPUID2, &given) == 0 ? VMM_STEP_NONE : VMM_STEP_CPUID;
+}
+
+/* Costly, so a spare VMM does it before it knows its image, as most images want it. */
+enum vmm_step vmm_set_usual_cpuid(const struct vmm_vm *vm) {
+    return set_cpuid(vm, false);
+}
+
+static enum vmm_step set_avx_cpuid(const struct vmm_vm *vm) {
     errno = EOPNOTSUPP; /* an image built for AVX on a host without */
-    if (has_avx(vm) && (leaf_ecx(vm->cpuid, 1, 0) & AVX_BITS) != AVX_BITS)
+    if ((leaf_ecx(vm->cpuid, 1, 0) & AVX_BITS) != AVX_BITS)
         return VMM_STEP_CPUID;
-    for (uint32_t i = 0; i < vm->cpuid->nent; i++)
-        restrict_leaf(&vm->cpuid->entries[i], has_avx(vm));
-    return ioctl(vm->vcpu, KVM_SET_CPUID2, vm->cpuid) == 0 ? VMM_STEP_NONE : VMM_STEP_CPUID;
+    return set_cpuid(vm, true);
 }
 
 static struct kvm_segment user_segment(uint16_t selector, uint8_t type, uint64_t base) {
@@ -141,7 +153,7 @@ static enum vmm_step set_user(const struct vmm_vm *vm) {
 }
 
 enum vmm_step vmm_set_cpu(const struct vmm_vm *vm) {
-    enum vmm_step failed = set_cpuid(vm);
+    enum vmm_step failed = has_avx(vm) ? set_avx_cpuid(vm) : VMM_STEP_NONE;
     if (!failed)
         failed = set_system(vm);
     return failed ? failed : set_user(vm);

@@ -4,13 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define MAX_CPUID_ENTRIES 256u
 
 static enum vmm_step open_kvm(struct vmm_vm *vm) {
     vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -48,11 +45,11 @@ static enum vmm_step create_vcpu(struct vmm_vm *vm) {
 }
 
 static enum vmm_step read_cpuid(struct vmm_vm *vm) {
-    vm->cpuid = calloc(1, sizeof *vm->cpuid + MAX_CPUID_ENTRIES * sizeof vm->cpuid->entries[0]);
-    if (!vm->cpuid)
+    static struct vmm_cpuid supported = {.table = {.nent = VMM_MAX_CPUID_ENTRIES}};
+    vm->cpuid = &supported;
+    if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, vm->cpuid) != 0)
         return VMM_STEP_CPUID;
-    vm->cpuid->nent = MAX_CPUID_ENTRIES;
-    return ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, vm->cpuid) == 0 ? VMM_STEP_NONE : VMM_STEP_CPUID;
+    return vmm_set_usual_cpuid(vm);
 }
 
 enum vmm_step vmm_create(struct vmm_vm *vm) {

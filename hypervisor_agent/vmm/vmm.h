@@ -29,12 +29,19 @@ enum vmm_step {
     VMM_STEP_RUN = 13,
 };
 
+#define VMM_MAX_CPUID_ENTRIES 256u
+
+struct vmm_cpuid {
+    struct kvm_cpuid2 table;
+    struct kvm_cpuid_entry2 entries[VMM_MAX_CPUID_ENTRIES];
+};
+
 struct vmm_vm {
     int kvm, vm, vcpu;
     struct kvm_run *run;
-    struct kvm_cpuid2 *cpuid;
-    uint8_t *memory;  /* the enclave's, guest-physical 0 */
-    uint8_t *channel; /* shared with the guest: each word is read once and distrusted */
+    struct vmm_cpuid *cpuid; /* what the host supports */
+    uint8_t *memory;         /* the enclave's, guest-physical 0 */
+    uint8_t *channel;        /* shared with the guest: each word is read once and distrusted */
     struct vmm_config config;
 };
 
@@ -57,6 +64,7 @@ enum vmm_step vmm_create(struct vmm_vm *vm) VMM_MUST_CHECK;
 enum vmm_step vmm_map(struct vmm_vm *vm, int memory_fd, int channel_fd) VMM_MUST_CHECK;
 
 /* cpu.c */
+enum vmm_step vmm_set_usual_cpuid(const struct vmm_vm *vm) VMM_MUST_CHECK;
 enum vmm_step vmm_set_cpu(const struct vmm_vm *vm) VMM_MUST_CHECK;
 
 /* seccomp.c */
