@@ -19,6 +19,7 @@ _DIGEST: Final = re.compile(r"(?:[0-9a-f]{2})+")
 _SEPARATORS: Final = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\1")
 _DEFAULT_AGE_SECONDS: Final = 3600
 _MAX_VERSION: Final = 2**31 - 1
+_OPTIONAL: Final = {"max_quote_age_seconds", "allow_sha1", "allow_debug"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,16 @@ class VerifiedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Every rule must hold. `max_quote_age_seconds`: how old a quote may be when a release is granted."""
+    """Every rule must hold. `max_quote_age_seconds`: how old a quote may be when a release is granted.
+
+    `allow_debug`: releases built for debugging may be granted, too.
+    """
 
     version: int
     pcrs: dict[str, PcrRule]
     max_quote_age_seconds: int = _DEFAULT_AGE_SECONDS
     allow_sha1: bool = False
+    allow_debug: bool = False
 
     def selection(self) -> tpm.PcrSelection:
         """Return the PCRs to ask for: banks by algorithm id, indices ascending."""
@@ -123,7 +128,7 @@ def parse_policy(data: bytes) -> Policy:
     """Parse a policy document; raises LimitError, MalformedError (not JSON) or PolicyError (not a policy).
 
     ``{"version": 1, "pcrs": {"boot": {"alg": "sha256", "index": 11, "values": ["00..."]}}}``; optional are
-    ``allow_constant`` in a rule, ``max_quote_age_seconds`` and ``allow_sha1`` in the policy.
+    ``allow_constant`` in a rule; ``max_quote_age_seconds``, ``allow_sha1`` and ``allow_debug`` in the policy.
     """
     if len(data) > limits.MAX_POLICY_BYTES:
         raise LimitError(f"a policy of {len(data)} bytes, at most {limits.MAX_POLICY_BYTES}")
@@ -131,7 +136,7 @@ def parse_policy(data: bytes) -> Policy:
         document = json.loads(data.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise MalformedError("the policy is not JSON") from error
-    fields = _fields(document, {"version", "pcrs"}, {"max_quote_age_seconds", "allow_sha1"}, "policy")
+    fields = _fields(document, {"version", "pcrs"}, _OPTIONAL, "policy")
     rules = fields["pcrs"]
     if not isinstance(rules, dict) or not 0 < len(rules) <= limits.MAX_POLICY_PCRS:
         raise PolicyError(f"pcrs: 1 to {limits.MAX_POLICY_PCRS} named PCRs are needed")
@@ -146,6 +151,7 @@ def parse_policy(data: bytes) -> Policy:
             "max_quote_age_seconds",
         ),
         allow_sha1,
+        _flag(fields, "allow_debug"),
     )
 
 
