@@ -49,9 +49,7 @@ class Released:
         out = BUILD / project
         cafe = Path(sys.executable).with_name("cafe")
         command = [str(cafe), "build", str(HERE / project), "--publisher", str(publisher)]
-        subprocess.run(
-            [*command, "--output", str(out), "--json"], check=True, capture_output=True, cwd=HERE
-        )
+        subprocess.run([*command, "--output", str(out), "--json"], check=True, capture_output=True, cwd=HERE)
         package = open_package(out / f"{project}.cafe")
         verify_manifest(package.cose, identity.public_key)
         confidential = unwrap_confidential(identity.secret, package.cose, package.blob)
