@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import struct
 import subprocess
@@ -64,7 +65,7 @@ def measure_calls(released: Released, pool: SparePool, runs: int) -> list[Figure
 def _first_call(enclave: Enclave) -> None:
     """Call entry 0 once, as a guest would, and wait for the answer."""
     slot = abi.CHANNEL_HEADER_BYTES
-    view = memoryview(enclave.channel._map)
+    view = memoryview(mmap.mmap(enclave.channel.fd, enclave.channel.size))
     struct.pack_into("<QQ", view, slot + _SLOT_FRAME, 1, 1)
     struct.pack_into("<II", view, slot + abi.SLOT_REQUEST, 1, 0)
     if struct.unpack_from("<I", view, abi.CHANNEL_SLEEPING)[0]:

@@ -1,4 +1,4 @@
-"""make bench: measures, prints a table, writes build/bench.json. Every figure has its baseline in the same run."""
+"""Measures, prints a table, writes build/bench.json; every figure has its baseline in the same run."""
 
 from __future__ import annotations
 
