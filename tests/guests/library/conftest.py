@@ -143,6 +143,12 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(tmp_path_factory.mktemp("sanitized"), SANITIZE)
 
 
+@pytest.fixture
+def shop_in() -> Callable[[Path], Shop]:
+    """Build with sanitizers in a directory."""
+    return lambda place: Shop(place, SANITIZE)
+
+
 @dataclass
 class FakeAgent:
     """Answers launch requests as told, each with an enclave process of its own."""
