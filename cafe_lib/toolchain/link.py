@@ -85,5 +85,6 @@ def link_public(tools: Toolchain, objects: Sequence[Path], name: str, directory:
     static.unlink(missing_ok=True)
     run([tools.ar, "rcsD", str(static), *(str(path) for path in objects)], directory)
     flags = ["-shared", "-pthread", f"-Wl,-soname,lib{name}.so", "-Wl,--build-id=none", "-Wl,-z,now"]
+    flags.append("-Wl,-z,nodelete")  # its fault handler stays installed for the life of the process
     run([tools.gcc, *flags, *(str(path) for path in objects), "-o", str(shared)], directory)
     return static, shared
