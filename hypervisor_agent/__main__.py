@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -86,6 +87,7 @@ def run_agent(
 ) -> None:
     """Serve the VMs of this host until SIGTERM."""
     settings = _settings()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold chunk keys
     _log_to_stderr(settings.log_level)
     sockets = [GuestSocket.parse(text, state / "vms") for text in vm]
     options = Options(state, sockets, choose_backend(_backend(backend)), allow_debug)

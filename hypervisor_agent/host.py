@@ -126,7 +126,8 @@ class AgentHost:
         """Renew and expire leases until cancelled."""
         while True:
             now = self._clock()
-            await self._stop(self._leases.expired(now), Status.REVOKED)
+            if expired := self._leases.expired(now):
+                self._background(self._stop(expired, Status.REVOKED))
             if self._leases.renewal_due(now) and self._renewal is None:
                 self._renewal = self._background(self._renew())
             wake_at = self._leases.wake_at()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from hypervisor_agent.tenancy import EnclaveTenancy
 from hypervisor_agent.tpm.esapi import EsapiTpm
 from hypervisor_agent.trusted import BUILD_DEBUG, BUILD_PRODUCTION
 
+MAX_THREADS = 128
+"""Blocking work under way at a time: more than a busy host launches, so that renewals never queue."""
 GIVE_BACK_SECONDS = 5.0
 """How long the agent's end may be held up by an SBS that does not answer."""
 
@@ -59,6 +62,8 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
     enrolment = identity.enrolment
     timeouts = Timeouts(answer=settings.http_seconds)
     pool = SparePool(options.backend)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, "cafe-work"))
     try:
         with HostCalls(enrolment.sbs_url, timeouts=timeouts, ca_file=settings.ca_file) as sbs:
             attester = Attester(identity, EsapiTpm(enrolment.tcti), sbs, steps, settings.event_log)
@@ -66,7 +71,6 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
             modes = frozenset({BUILD_PRODUCTION} | ({BUILD_DEBUG} if options.allow_debug else set()))
             deployer = SbsDeployer(sbs, attester, sessions, steps, modes)
             host = AgentHost(deployer, PooledStarter(pool), lambda: _budget(settings), steps)
-            loop = asyncio.get_running_loop()
 
             def deliver(revocation: Revocation) -> None:
                 loop.call_soon_threadsafe(host.revoke, revocation)

@@ -83,8 +83,10 @@ class EnclaveTenancy:
 
     async def start(self, plan: EnclavePlan) -> None:
         """Run the first enclave; raises EnclaveError, HostError, or LicenceError when stopped meanwhile."""
+        started = time.perf_counter()
         async with self._lock:
             await self._start(plan)
+        self._steps.step("loading", 5, (time.perf_counter() - started) * 1000)
 
     async def replace(self, clock: Clock) -> None:
         """End the present enclave, if it still runs, and start a fresh one from the kept ciphertext.
@@ -98,6 +100,7 @@ class EnclaveTenancy:
                 raise self._failure
             plan = await in_thread(self.release.load, lambda unused: unused.memory.wipe())
             await self._start(plan)
+        self._steps.event("enclave", state="replaced", vm=self.release.order.vm_id)
 
     async def stop(self, status: Status) -> None:
         """Destroy the enclave and start no other; waiting calls are told ``status``."""
@@ -111,14 +114,12 @@ class EnclaveTenancy:
             raise LicenceError("the lease has ended")
 
     async def _start(self, plan: EnclavePlan) -> None:
-        started = time.perf_counter()
         if self._stopped is not None:
             await asyncio.to_thread(plan.memory.wipe)
         self._refuse_when_stopped()
         enclave = await in_thread(lambda: self._starter.start(plan), lambda unused: unused.destroy())
         self._enclave = enclave
         asyncio.get_running_loop().add_reader(enclave.fileno(), self._on_end, enclave)
-        self._steps.step("loading", 5, (time.perf_counter() - started) * 1000)
         if self._stopped is not None:
             await self._destroy(self._stopped)
         self._refuse_when_stopped()
@@ -135,7 +136,9 @@ class EnclaveTenancy:
             if self._enclave is not enclave:
                 return
             outcome = await asyncio.to_thread(enclave.wait, 0)
+            status = Status.EXITED
             if outcome is not None:
+                status = outcome.status
                 self._failure = outcome.error
                 _log.warning(
                     "enclave ended",
@@ -144,7 +147,7 @@ class EnclaveTenancy:
                     code=outcome.error.code,
                     detail=outcome.error.detail,
                 )
-            await self._destroy(Status.EXITED)
+            await self._destroy(status)
 
     async def _destroy(self, status: Status) -> None:
         enclave, self._enclave = self._enclave, None

@@ -29,10 +29,14 @@ class GuestGoneError(Exception):
 class GuestConnection(Generic[TenancyT]):
     """Serves one connection until it closes; then its enclave is destroyed."""
 
-    def __init__(self, connection: socket.socket, vm_id: str, host: EnclaveHost[TenancyT]) -> None:
+    def __init__(
+        self, connection: socket.socket, vm_id: str, host: EnclaveHost[TenancyT], turns: asyncio.Semaphore
+    ) -> None:
+        """Take over a connection; ``turns`` bounds the launches of one VM that are under way at a time."""
         self._socket = connection
         self._vm_id = vm_id
         self._host = host
+        self._turns = turns
         self._tenancy: TenancyT | None = None
 
     async def serve(self) -> None:
@@ -62,6 +66,10 @@ class GuestConnection(Generic[TenancyT]):
         self._reply(reply, tenancy.channel_fd)
 
     async def _launch(self, request: LaunchRequest) -> TenancyT:
+        async with self._turns:
+            return await self._start(request)
+
+    async def _start(self, request: LaunchRequest) -> TenancyT:
         if self._tenancy is not None and self._tenancy.stopped:
             await self._host.end(self._tenancy)
             self._tenancy = None

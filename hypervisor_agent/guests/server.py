@@ -23,6 +23,8 @@ from hypervisor_agent.guests.port import EnclaveHost, TenancyT
 MAX_CONNECTIONS = 64
 """Guest processes of one VM at a time; further ones are turned away."""
 
+MAX_LAUNCHES = 4
+"""Launches of one VM under way at a time: a flood of one VM does not keep the others waiting."""
 ACCEPT_PAUSE_SECONDS = 0.1
 
 _VM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -81,6 +83,7 @@ class GuestServer(Generic[TenancyT]):
 
     async def _accept(self, listener: socket.socket, vm_id: str) -> None:
         loop = asyncio.get_running_loop()
+        turns = asyncio.Semaphore(MAX_LAUNCHES)
         live: set[asyncio.Task[None]] = set()
         while True:
             try:
@@ -94,7 +97,7 @@ class GuestServer(Generic[TenancyT]):
                 connection.close()
                 continue
             connection.settimeout(0)
-            task = loop.create_task(GuestConnection(connection, vm_id, self._host).serve())
+            task = loop.create_task(GuestConnection(connection, vm_id, self._host, turns).serve())
             for tasks in (live, self._tasks):
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)

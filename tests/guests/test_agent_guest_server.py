@@ -24,7 +24,7 @@ from hypervisor_agent.guests.messages import (
     LaunchReply,
     LaunchRequest,
 )
-from hypervisor_agent.guests.server import MAX_CONNECTIONS, GuestServer, GuestSocket
+from hypervisor_agent.guests.server import MAX_CONNECTIONS, MAX_LAUNCHES, GuestServer, GuestSocket
 
 RELEASE = b"i" * 32
 REGION_BYTES = 8192
@@ -306,6 +306,25 @@ def test_a_flood_of_connections_is_bounded(tmp_path: Path) -> None:
                 assert reply is not None
                 assert reply.status is Status.OK
                 os.close(fds[0])
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_a_flood_of_launches_takes_turns(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = FakeHost(delay=0.2)
+        async with serving(tmp_path / "s", host):
+            clients = [await connect(tmp_path / "s") for _ in range(MAX_LAUNCHES + 2)]
+            for client in clients:
+                await asyncio.get_running_loop().sock_sendall(
+                    client, LaunchRequest(1, RELEASE, b"d" * 32).encode()
+                )
+            await asyncio.sleep(0.3)
+            assert len(host.launched) == MAX_LAUNCHES
+            await until(lambda: len(host.launched) == len(clients))
+            for client in clients:
+                client.close()
 
     run(scenario)
 
