@@ -161,14 +161,21 @@ class AgentHost:
             self._changed.set()
 
     async def _stop(self, lease_ids: tuple[bytes, ...], status: Status) -> None:
-        """End leases that the SBS has ended already; the guests keep their connections."""
+        """Destroy enclaves whose leases have ended; the guests keep their connections.
+
+        The SBS is told once they are gone: until then it must count the seats as taken.
+        """
         stopping = []
         for lease_id in lease_ids:
             self._leases.drop(lease_id)
             tenancy = self._tenancies.pop(lease_id, None)
             if tenancy is not None:
-                stopping.append(tenancy.stop(status))
+                stopping.append(self._stop_one(tenancy, status))
         await asyncio.gather(*stopping)
+
+    async def _stop_one(self, tenancy: EnclaveTenancy, status: Status) -> None:
+        await tenancy.stop(status)
+        await asyncio.to_thread(self._deployer.end_lease, tenancy.release.lease.lease_id)
 
     def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

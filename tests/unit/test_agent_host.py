@@ -177,13 +177,14 @@ def test_a_revocation_destroys_at_once(kind: str, leases: tuple[bytes, ...], rel
         world.revoke(kind, leases, release)
         await until(lambda: world.enclaves[0].destroyed is not None)
         assert tenancy.stopped
+        await until(lambda: world.ended == [LEASE_ID])
         with pytest.raises(errors.LicenceError):
             await world.host.replace(tenancy)
         await world.host.end(tenancy)
 
     world = run(scenario)
     assert world.enclaves[0].destroyed is Status.REVOKED
-    assert world.ended == [], "the SBS ended it, there is nothing to give back"
+    assert world.ended == [LEASE_ID], "the seat is free once the enclave is gone"
 
 
 def test_a_revocation_of_others_changes_nothing() -> None:
