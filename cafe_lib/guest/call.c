@@ -85,7 +85,6 @@ void cafe_call_run(struct cafe_call *call) {
     const uint32_t number = ++call->state->seats[call->seat].sequence;
     slot->entry = call->entry;
     __atomic_store_n(&slot->request, number, __ATOMIC_RELEASE);
-    cafe_ring(call->state);
     enum cafe_status status = cafe_wait_reply(call->state, slot, number);
     if (status == CAFE_OK) {
         const uint32_t answered = __atomic_load_n(&slot->status, __ATOMIC_RELAXED);

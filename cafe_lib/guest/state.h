@@ -75,7 +75,6 @@ enum cafe_status cafe_seat_take(struct cafe_state *state, uint32_t *seat);
 void cafe_seat_release(struct cafe_state *state, uint32_t seat);
 
 /* wait.c */
-void cafe_ring(struct cafe_state *state);
 enum cafe_status cafe_wait_reply(struct cafe_state *state, struct cafe_slot *slot, uint32_t number);
 
 /* futex.c: FUTEX_WAIT and FUTEX_WAKE; `shared` between processes or not */

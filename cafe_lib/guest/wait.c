@@ -4,11 +4,12 @@
 #include <x86intrin.h>
 
 #define SLEEP_MILLISECONDS 100
-#define LOOK_EVERY 64u /* spins between two looks at the channel's state */
+#define RING_AFTER 6u  /* turns: a good part of a microsecond */
+#define LOOK_EVERY 32u /* turns between two looks at clock and channel; more than RING_AFTER */
 
 enum progress { WAITING, REPLIED, NONSENSE };
 
-void cafe_ring(struct cafe_state *state) {
+static void cafe_ring(struct cafe_state *state) {
     struct cafe_channel_header *header = (struct cafe_channel_header *)(void *)state->region;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the request is visible before `sleeping` is read */
     if (__atomic_load_n(&header->sleeping, __ATOMIC_RELAXED) != 0) {
@@ -25,11 +26,16 @@ static enum progress look(struct cafe_slot *slot, uint32_t number) {
     return reply == number - 1 ? WAITING : NONSENSE;
 }
 
+/* An enclave that is awake answers within a few turns. Only when it has not, the fence that must lie between
+ * publishing a request and reading `sleeping` is paid for. */
 static enum progress spin(struct cafe_state *state, struct cafe_slot *slot, uint32_t number) {
     const uint64_t start = __rdtsc();
     enum progress seen = look(slot, number);
-    for (uint32_t turn = 1; seen == WAITING && __rdtsc() - start < state->spin_cycles; turn++) {
-        if (turn % LOOK_EVERY == 0 && cafe_channel_ended(state) != CAFE_OK) {
+    for (uint32_t turn = 1; seen == WAITING; turn++) {
+        if (turn == RING_AFTER) {
+            cafe_ring(state);
+        } else if (turn % LOOK_EVERY == 0 &&
+                   (__rdtsc() - start >= state->spin_cycles || cafe_channel_ended(state) != CAFE_OK)) {
             return look(slot, number);
         }
         _mm_pause();

@@ -52,9 +52,11 @@ __attribute__((noreturn)) void rt_abort(enum cafe_status status);
 
 typedef enum cafe_status rt_entry_function(struct rt_call *call);
 
-/* Call with every register but the stack pointer in a defined state; `wide`: vector registers are 256 bits.
- */
-enum cafe_status rt_enter(rt_entry_function *entry, struct rt_call *call, uint64_t wide);
+/* Call with every general register but the stack pointer in a defined state; flags are sound afterwards. */
+enum cafe_status rt_enter(rt_entry_function *entry, struct rt_call *call);
+
+/* Put x87, MXCSR and vector registers into the state of a new thread; `wide`: vectors have 256 bits. */
+void rt_fresh(uint64_t wide);
 
 /* Give the allocator its memory; `secret` makes its header tags unpredictable. */
 void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret);

@@ -1,13 +1,27 @@
-/* rt_enter: the only way into secret code. Flags, x87, MXCSR and vector registers of the last call are gone
- * before the next begins, and so are the general registers. */
+/* rt_enter: the only way into secret code, and rt_fresh: what comes after it. Flags, x87, MXCSR and vector
+ * registers of a call are gone before the next begins, and so are the general registers. */
 
     .section .rodata.rt_fresh, "a", @progbits
     .balign 16
-rt_fresh: /* FXSAVE image: FCW 0x37f, MXCSR 0x1f80, all registers zero */
+fresh_state: /* FXSAVE image: FCW 0x37f, MXCSR 0x1f80, all registers zero */
     .short 0x37f
     .zero 22
     .long 0x1f80
     .zero 484
+
+    .section .text.rt_fresh, "ax", @progbits
+    .globl rt_fresh
+    .hidden rt_fresh
+    .type rt_fresh, @function
+rt_fresh:
+    .cfi_startproc
+    testl %edi, %edi
+    jz 1f
+    vzeroupper /* fxrstor leaves the upper halves */
+1:  fxrstor64 fresh_state(%rip)
+    ret
+    .cfi_endproc
+    .size rt_fresh, . - rt_fresh
 
     .section .text.rt_enter, "ax", @progbits
     .globl rt_enter
@@ -37,12 +51,6 @@ rt_enter:
     .cfi_adjust_cfa_offset 8
     movq %rdi, %rax
     movq %rsi, %rdi
-    fxrstor64 rt_fresh(%rip)
-    testl %edx, %edx
-    jz 1f
-    vzeroupper /* fxrstor leaves the upper halves */
-1:  pushq $0x202
-    popfq
     xorl %ebx, %ebx
     xorl %ecx, %ecx
     xorl %edx, %edx
@@ -57,8 +65,11 @@ rt_enter:
     xorl %r14d, %r14d
     xorl %r15d, %r15d
     call *%rax
-    pushq $0x202 /* the runtime itself must not run with the secret code's DF or AC */
-    popfq
+    pushfq /* writing flags is slow, so look first: DF and AC must not stay as secret code left them */
+    testl $0x40400, (%rsp)
+    jnz 2f
+    addq $8, %rsp
+1:
     addq $8, %rsp
     .cfi_adjust_cfa_offset -8
     popq %r15
@@ -80,6 +91,9 @@ rt_enter:
     .cfi_adjust_cfa_offset -8
     .cfi_restore %rbx
     ret
+2:  movq $0x202, (%rsp)
+    popfq
+    jmp 1b
     .cfi_endproc
     .size rt_enter, . - rt_enter
     .section .note.GNU-stack, "", @progbits

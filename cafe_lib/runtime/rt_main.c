@@ -21,6 +21,8 @@ struct server {
     const struct cafe_boot *boot;
     struct cafe_monitor *monitor;
     uint64_t exports;
+    uint64_t calls;                  /* begun */
+    uint64_t used;                   /* bytes of the arena to wipe */
     uint32_t served[CAFE_MAX_SLOTS]; /* the last request of each slot that was answered */
 };
 
@@ -72,10 +74,18 @@ static enum cafe_status run(struct server *server, struct cafe_slot *slot) {
                            .arena = at(boot->arena),
                            .slot_bytes = boot->slot_bytes,
                            .shared = slot};
-    enum cafe_status status = rt_enter(function, &call, boot->isa >= CAFE_ISA_X86_64_V3);
-    memset(call.arena, 0, call.used < call.slot_bytes ? call.used : call.slot_bytes);
-    __asm__ volatile("" : : "r"(call.arena) : "memory"); /* the wipe is not dead code */
+    enum cafe_status status = rt_enter(function, &call);
+    server->used = call.used < call.slot_bytes ? call.used : call.slot_bytes;
     return status;
+}
+
+/* What the call left behind in registers and arena goes while its caller already reads the answer. */
+static void forget(struct server *server) {
+    rt_fresh(server->boot->isa >= CAFE_ISA_X86_64_V3);
+    void *arena = at(server->boot->arena);
+    memset(arena, 0, server->used);
+    __asm__ volatile("" : : "r"(arena) : "memory"); /* the wipe is not dead code */
+    server->used = 0;
 }
 
 /* Answer the slot's request if it has a new one. A request that is not the next number is no call. */
@@ -87,14 +97,15 @@ static bool serve(struct server *server, uint32_t i) {
     bool next = request == server->served[i] + 1;
     server->served[i] = request;
     server->monitor->slot = i;
-    __atomic_fetch_add(&server->monitor->started, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&server->monitor->started, ++server->calls, __ATOMIC_RELEASE);
     enum cafe_status status = next ? run(server, slot) : CAFE_E_MALFORMED;
     if (status != CAFE_OK)
         memset(slot->result, 0, sizeof slot->result);
     slot->status = (uint32_t)status;
-    __atomic_store_n(&slot->reply, request, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest sets `waiting`, then looks at `reply` once more */
-    __atomic_fetch_add(&server->monitor->finished, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&slot->reply, request,
+                     __ATOMIC_SEQ_CST); /* the guest sets `waiting`, then looks again */
+    forget(server);
+    __atomic_store_n(&server->monitor->finished, server->calls, __ATOMIC_RELEASE);
     if (__atomic_load_n(&slot->waiting, __ATOMIC_RELAXED))
         rt_exit(CAFE_EXIT_WAKE, i);
     return true;
@@ -130,6 +141,7 @@ _Noreturn void rt_entry(const struct cafe_boot *boot) {
     server.boot = boot;
     server.monitor = at(boot->monitor);
     server.exports = (uint64_t)(__cafe_exports_end - __cafe_exports);
+    rt_fresh(boot->isa >= CAFE_ISA_X86_64_V3);
     rt_exit(CAFE_EXIT_READY, 0);
     dispatch(&server);
 }
