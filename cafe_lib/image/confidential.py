@@ -112,7 +112,8 @@ def decrypt_chunk_into(key: bytes, tag: bytes, ciphertext: bytes | memoryview, t
     """
     if len(target) != len(ciphertext) or len(target) > CHUNK_BYTES:
         raise LimitError(f"a chunk of {len(ciphertext)} bytes for a place of {len(target)}")
-    cipher = Cipher(algorithms.AES(exact_bytes("key", key, KEY_BYTES)), modes.GCM(_ZERO_NONCE, tag))
+    mode = modes.GCM(_ZERO_NONCE, exact_bytes("tag", tag, TAG_BYTES))
+    cipher = Cipher(algorithms.AES(exact_bytes("key", key, KEY_BYTES)), mode)
     decryptor = cipher.decryptor()
     try:
         decryptor.update_into(ciphertext, target)

@@ -19,7 +19,6 @@ from hypervisor_agent.enclave.outcome import Outcome
 
 FRAME, RESULT, STATUS, REQUEST, ENTRY = 80, 8, 4, 64, 68
 CALL_SECONDS = 20
-WORD = struct.Struct("<I")
 Value = int | float | bytes
 
 
@@ -38,6 +37,7 @@ class Caller:
     def __init__(self, built: BuildResult, enclave: Enclave) -> None:
         self.built, self.enclave = built, enclave
         self.map = mmap.mmap(enclave.channel.fd, enclave.channel.size)
+        self.words = memoryview(self.map).cast("I")  # one store each; struct.pack_into writes zeros first
 
     def call(self, name: str, *values: Value, slot: int = 0) -> Reply:
         """Call a function: numbers for scalars, bytes for buffers in, a length for buffers out."""
@@ -53,14 +53,18 @@ class Caller:
         return CHANNEL_HEADER_BYTES + slot * self.built.manifest.slot_bytes
 
     def word(self, offset: int) -> int:
-        return int(WORD.unpack_from(self.map, offset)[0])
+        return self.words[offset // 4]
+
+    def close(self) -> None:
+        self.words.release()
+        self.map.close()
 
     def request(self, entry: int, slot: int = 0, *, ahead: int = 1) -> Status:
         """Publish a request and wait for its answer, or for the enclave's end."""
         base = self.base(slot)
         number = (self.word(base) + ahead) & 0xFFFFFFFF
-        WORD.pack_into(self.map, base + ENTRY, entry)
-        WORD.pack_into(self.map, base + REQUEST, number)
+        self.words[(base + ENTRY) // 4] = entry
+        self.words[(base + REQUEST) // 4] = number
         end = time.monotonic() + CALL_SECONDS
         while self.word(base) != number:
             if self.word(CHANNEL_SLEEPING):
@@ -72,7 +76,7 @@ class Caller:
         return Status(self.word(base + STATUS))
 
     def ring(self) -> None:
-        WORD.pack_into(self.map, CHANNEL_BELL, (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF)
+        self.words[CHANNEL_BELL // 4] = (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF
         anchor = ctypes.c_char.from_buffer(self.map)
         futex_wake(ctypes.addressof(anchor) + CHANNEL_BELL)
         del anchor

@@ -72,5 +72,5 @@ def start(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[B
 
     yield launch
     for caller in started:
-        caller.map.close()
+        caller.close()
         caller.enclave.destroy()

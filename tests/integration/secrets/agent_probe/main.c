@@ -3,11 +3,16 @@
 #include "probe.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static const char control[] = "the public program's control pattern"; /* a search for it must succeed */
 
 int main(void) {
     char line[64];
     uint8_t masked[32];
+    if (getenv("PROBE_CONTROL"))
+        puts(control);
     while (fgets(line, sizeof line, stdin)) {
         int64_t result = -2;
         if (strcmp(line, "echo\n") == 0)
