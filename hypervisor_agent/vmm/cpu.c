@@ -45,9 +45,11 @@ static bool has_avx(const struct vmm_vm *vm) {
 static void restrict_leaf(struct kvm_cpuid_entry2 *leaf, bool avx) {
     switch (leaf->function) {
     case 1:
+        leaf->ecx |= AVX_BITS; /* some nested KVMs report less than they run; the host itself was asked */
         leaf->ecx &= ~(L1_ECX_MONITOR_VMX_X2APIC | L1_ECX_OSXSAVE | (avx ? 0 : AVX_BITS));
         break;
     case 7:
+        leaf->ebx |= L7_EBX_AVX2;
         leaf->ebx &= ~(L7_EBX_AVX512 | (avx ? 0 : L7_EBX_AVX2));
         leaf->ecx &= ~(L7_ECX_AVX512 | (avx ? 0 : L7_ECX_VAES_VPCLMUL));
         leaf->edx &= ~L7_EDX_AVX512_AMX;
@@ -90,8 +92,9 @@ enum vmm_step vmm_set_usual_cpuid(const struct vmm_vm *vm) {
 }
 
 static enum vmm_step set_avx_cpuid(const struct vmm_vm *vm) {
+    __builtin_cpu_init();
     errno = EOPNOTSUPP; /* an image built for AVX on a host without */
-    if ((leaf_ecx(vm->cpuid, 1, 0) & AVX_BITS) != AVX_BITS)
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
         return VMM_STEP_CPUID;
     return set_cpuid(vm, true);
 }

@@ -1,0 +1,209 @@
+"""A hand-made secret image, and enclaves that run it on both backends."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from cafe_lib.image.confidential import Confidential, encrypt_chunk
+from cafe_lib.image.manifest import Manifest
+from cafe_lib.wire.limits import CHUNK_BYTES
+from hypervisor_agent import abi
+from hypervisor_agent.enclave.backend import choose_backend
+from hypervisor_agent.enclave.channel import Channel
+from hypervisor_agent.enclave.enclave import Enclave
+from hypervisor_agent.enclave.futex import futex_wait, futex_wake
+from hypervisor_agent.enclave.process import SparePool
+from hypervisor_agent.loader.load import ImageLoader
+from hypervisor_agent.plan import EnclavePlan
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+VMM_SOURCES = ROOT / "hypervisor_agent" / "vmm"
+SLOT = abi.CHANNEL_HEADER_BYTES
+FRAME = SLOT + 80
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The image of probe.S, its symbols, and how to load it."""
+
+    plain: bytes
+    symbols: dict[str, int]
+    entries: dict[str, int]
+
+    def manifest(self, image: bytes, **fields: object) -> Manifest:
+        chunks = [encrypt_chunk(b"s" * 32, image[at : at + CHUNK_BYTES])[0] for at in self.starts(image)]
+        usual = {
+            "name": "probe",
+            "version": "1",
+            "publisher": bytes(32),
+            "build_mode": 2,
+            "abi_version": 1,
+            "isa": 2,
+            "interface_digest": bytes(32),
+            "stack_bytes": 65536,
+            "heap_bytes": 1 << 20,
+            "slot_count": 2,
+            "slot_bytes": 65536,
+            "deadline_ms": 300,
+            "image_bytes": len(image),
+            "chunk_names": tuple(chunks),
+            "confidential_digest": bytes(32),
+        }
+        return Manifest(**{**usual, **fields})
+
+    @staticmethod
+    def starts(image: bytes) -> range:
+        return range(0, len(image), CHUNK_BYTES)
+
+    def sealed(self, image: bytes) -> tuple[Confidential, list[bytes]]:
+        """Return keys and ciphertexts."""
+        parts = [encrypt_chunk(b"s" * 32, image[at : at + CHUNK_BYTES]) for at in self.starts(image)]
+        confidential = Confidential(bytes(32), tuple(p[1] for p in parts), tuple(p[2] for p in parts))
+        return confidential, [part[3] for part in parts]
+
+    def loader(self, image: bytes | None = None, **fields: object) -> tuple[ImageLoader, list[bytes]]:
+        image = self.plain if image is None else image
+        confidential, ciphertexts = self.sealed(image)
+        return ImageLoader(self.manifest(image, **fields), confidential), ciphertexts
+
+    def plan(self, image: bytes | None = None, **fields: object) -> EnclavePlan:
+        loader, ciphertexts = self.loader(image, **fields)
+        try:
+            for index, ciphertext in enumerate(ciphertexts):
+                loader.take_chunk(index, ciphertext)
+            return loader.finish()
+        except BaseException:
+            loader.discard()
+            raise
+
+
+class Caller:
+    """Calls entries of the probe through slot 0, as libcafe would."""
+
+    def __init__(self, channel: Channel, entries: dict[str, int]) -> None:
+        self._entries = entries
+        self._map = mmap.mmap(channel.fd, channel.size)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self._number = 0
+
+    def word(self, offset: int) -> int:
+        return int(struct.unpack_from("<I", self._map, offset)[0])
+
+    def put(self, offset: int, value: int) -> None:
+        struct.pack_into("<I", self._map, offset, value)
+
+    @property
+    def dead(self) -> abi.Status | None:
+        """The status once the channel is dead."""
+        if self.word(abi.CHANNEL_STATE) != abi.ChannelState.DEAD:
+            return None
+        return abi.Status(self.word(abi.CHANNEL_STATUS))
+
+    def request(self, entry: str, *arguments: int) -> None:
+        """Publish a call without waiting for it."""
+        struct.pack_into("<2Q", self._map, FRAME, *(*arguments, 0, 0)[:2])
+        self.put(SLOT + 68, self._entries[entry])
+        self.put(SLOT + 72, 1)  # waiting
+        self._number += 1
+        self.put(SLOT + abi.SLOT_REQUEST, self._number)
+        futex_wake(self._address + SLOT + abi.SLOT_REQUEST)  # nobody waits there: a system call as full fence
+        if self.word(abi.CHANNEL_SLEEPING):
+            self.put(abi.CHANNEL_BELL, self.word(abi.CHANNEL_BELL) + 1)
+            futex_wake(self._address + abi.CHANNEL_BELL)
+
+    def call(self, entry: str, *arguments: int, seconds: float = 10.0) -> int | abi.Status:
+        """Return the result, or the status if the enclave ended."""
+        self.request(entry, *arguments)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            reply = self.word(SLOT + abi.SLOT_REPLY)
+            if reply == self._number:
+                return int(struct.unpack_from("<Q", self._map, SLOT + 8)[0])
+            if (status := self.dead) is not None:
+                return status
+            futex_wait(self._address + SLOT + abi.SLOT_REPLY, reply, 0.2)
+        raise TimeoutError(f"no answer from {entry}")
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    """Assemble probe.S and link it flat."""
+    folder = tmp_path_factory.mktemp("probe")
+    names = {name: str(folder / name) for name in ("probe.o", "probe.elf", "probe.bin")}
+    commands = (
+        ["gcc", "-c", "-Wa,--noexecstack", str(HERE / "probe.S"), "-o", names["probe.o"]],
+        ["ld", "-T", str(HERE / "flat.ld"), names["probe.o"], "-o", names["probe.elf"]],
+        ["objcopy", "-O", "binary", "-R", ".bss", names["probe.elf"], names["probe.bin"]],
+    )
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True)
+    listing = subprocess.run(["nm", names["probe.elf"]], check=True, capture_output=True, text=True).stdout
+    symbols = {line.split()[2]: int(line.split()[0], 16) for line in listing.splitlines()}
+    plain = Path(names["probe.bin"]).read_bytes()
+    count = (symbols["exports_end"] - symbols["exports"]) // 4
+    offsets = struct.unpack_from(f"<{count}I", plain, symbols["exports"])
+    entries = {name: offsets.index(value) for name, value in symbols.items() if value in offsets}
+    return Probe(plain, symbols, entries)
+
+
+@pytest.fixture(scope="session")
+def vmm() -> Path:
+    """Build the VMM."""
+    subprocess.run(["make", "-s", "-C", str(VMM_SOURCES)], check=True)
+    return ROOT / "hypervisor_agent" / "native" / "cafe-vmm"
+
+
+@pytest.fixture(scope="session", params=["kvm", "emulator"])
+def pool(request: pytest.FixtureRequest, vmm: Path) -> Iterator[SparePool]:
+    """Spare processes of each backend."""
+    if request.param == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("this machine has no /dev/kvm that we may open")
+    spares = SparePool(choose_backend(request.param))
+    yield spares
+    spares.close()
+
+
+CallerOf = Callable[[Enclave], Caller]
+
+
+@pytest.fixture
+def caller_of(probe: Probe) -> CallerOf:
+    """Return what makes calls to an enclave."""
+    return lambda enclave: Caller(enclave.channel, probe.entries)
+
+
+Launch = Callable[..., tuple[Enclave, Caller]]
+
+
+@pytest.fixture
+def launch(probe: Probe, pool: SparePool) -> Iterator[Launch]:
+    """Start enclaves that run the probe; they are destroyed at the end of the test."""
+    started: list[Enclave] = []
+
+    def start(plan: EnclavePlan | None = None, **fields: object) -> tuple[Enclave, Caller]:
+        enclave = Enclave.start(plan or probe.plan(**fields), pool)
+        started.append(enclave)
+        return enclave, Caller(enclave.channel, probe.entries)
+
+    yield start
+    for enclave in started:
+        enclave.destroy()
+
+
+@pytest.fixture
+def good_config(probe: Probe) -> abi.VmmConfig:
+    """Return a configuration that a VMM accepts; its memory is gone already."""
+    plan = probe.plan()
+    plan.memory.wipe()
+    return replace(plan.config)

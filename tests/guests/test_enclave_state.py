@@ -1,0 +1,108 @@
+"""How secret code finds the CPU and its memory at entry, and that no two enclaves are alike."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hypervisor_agent import abi
+
+if TYPE_CHECKING:
+    from conftest import Launch, Probe
+
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+FLAGS, MXCSR, FCW, RETURN, THREAD, CS, SS, FXSAVE = 128, 136, 144, 152, 160, 168, 176, 256
+RESERVED_FLAGS, INTERRUPTS, IOPL = 2, 0x200, 0x3000
+UNWRITTEN = 0x5A5A5A5A5A5A5A5A
+
+
+@pytest.mark.case("B01")
+def test_registers_at_entry(launch: Launch, probe: Probe) -> None:
+    plan = probe.plan()
+    _, caller = launch(plan)
+    registers = {name: caller.call("state", 8 * index) for index, name in enumerate(GENERAL)}
+    stack = next(region for region in plan.regions if region.name == "stack")
+    assert registers.pop("rdi") == plan.config.rdi
+    assert registers.pop("rsp") == stack.end - 8
+    assert set(registers.values()) == {0}
+    assert caller.call("state", RETURN) == 0
+    # IF is set by some nested KVMs, IOPL by the emulator, which decides about ports in a hook.
+    assert caller.call("state", FLAGS) & ~INTERRUPTS & ~IOPL == RESERVED_FLAGS, "neither DF nor AC nor TF"
+
+
+@pytest.mark.case("B01")
+def test_floating_point_at_entry(launch: Launch) -> None:
+    _, caller = launch()
+    assert caller.call("state", MXCSR) & 0xFFFFFFFF == 0x1F80
+    assert caller.call("state", FCW) & 0xFFFF == 0x37F
+    fxsave = [caller.call("state", FXSAVE + offset) for offset in range(0, 416, 8)]
+    assert fxsave[0] & 0xFFFFFFFF == 0x37F, "no exceptions, all registers empty"
+    assert set(fxsave[4:20:2]) | {word & 0xFFFF for word in fxsave[5:20:2]} == {0}, (
+        "x87: ten bytes of sixteen"
+    )
+    assert set(fxsave[20:]) == {0}, "XMM"
+
+
+@pytest.mark.case("B01")
+def test_ring_3(launch: Launch) -> None:
+    _, caller = launch()
+    assert caller.call("state", CS) & 0xFFFF == 0x33
+    assert caller.call("state", SS) & 0xFFFF == 0x2B
+
+
+def test_image_is_relocated_and_bss_is_zero(launch: Launch, probe: Probe) -> None:
+    plan = probe.plan()
+    _, caller = launch(plan)
+    assert caller.call("bss_word") == 0
+    assert caller.call("load", plan.image_base + probe.symbols["saved"] + 1016) == UNWRITTEN
+    odd = caller.call("load", plan.image_base + probe.symbols["odd_at"])
+    assert odd == plan.image_base + probe.symbols["echo"], "an unaligned relocation"
+
+
+@pytest.mark.case("B18")
+def test_two_enclaves_share_no_random_state(launch: Launch, probe: Probe) -> None:
+    plans = [probe.plan(), probe.plan()]
+    seeds = []
+    for plan in plans:
+        _, caller = launch(plan)
+        seeds.append([caller.call("seed", index) for index in range(4)])
+    assert not set(seeds[0]) & set(seeds[1])
+    assert 0 not in seeds[0] + seeds[1]
+    first, second = ({region.name: region.address for region in plan.regions} for plan in plans)
+    assert all(first[name] != second[name] for name in first)
+
+
+@pytest.mark.case("B18")
+def test_random_instruction_differs(launch: Launch) -> None:
+    values = {launch()[1].call("random") for _ in range(2)}
+    assert len(values) == 2
+
+
+def test_whole_stack_and_heap_are_usable(launch: Launch, probe: Probe) -> None:
+    plan = probe.plan(heap_bytes=(4 << 20) + 8192, stack_bytes=3 << 20)
+    _, caller = launch(plan)
+    for name in ("stack", "heap", "arena", "thread", "bss", "monitor"):
+        region = next(region for region in plan.regions if region.name == name)
+        for address in (region.address + 128, region.end - 8, region.address + region.size // 2):
+            if name != "stack" or address < region.end - 8192:
+                caller.call("store", address, 0x1234)
+                assert caller.call("load", address) == 0x1234
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def test_idle_enclave_uses_no_cpu(launch: Launch) -> None:
+    enclave, caller = launch(deadline_ms=100)
+    caller.call("echo", 1)
+    time.sleep(0.3)
+    before = _cpu_seconds(enclave.pid)
+    time.sleep(1.0)
+    assert _cpu_seconds(enclave.pid) - before <= 0.01
+    assert caller.word(abi.CHANNEL_SLEEPING) == 1
+    assert caller.call("echo", 2) == 3, "the bell wakes it"
