@@ -144,14 +144,16 @@ class SbsDeployer:
 
     def renew(self) -> tuple[float, tuple[tuple[bytes, int], ...], tuple[bytes, ...]]:
         """Renew every lease of this host; return when it was asked, the new terms, and what has ended."""
-        session = self._sessions.current() or self._sessions.get()
-        sent_at = self._clock()
-        try:
-            leases, ended = self._attester.renew(session)
-        except SessionError:
-            self._sessions.reject(session)
-            raise
-        return sent_at, leases, ended
+        for attempt in range(1, ATTEMPTS + 1):
+            session = self._sessions.current() or self._sessions.get()
+            sent_at = self._clock()
+            try:
+                return sent_at, *self._attester.renew(session)
+            except SessionError:
+                self._sessions.reject(session)
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError
 
     def end_lease(self, lease_id: bytes) -> None:
         """Give a seat back; if the SBS cannot be reached, it frees the seat when the lease runs out."""

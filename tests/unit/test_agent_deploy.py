@@ -238,6 +238,18 @@ def test_a_renewal_quotes_the_fresh_nonce(
     assert tpm.quotes == 3
 
 
+def test_a_renewal_in_a_session_that_is_over_opens_another(
+    deployer: SbsDeployer, order: Order, sbs: FakeSbs
+) -> None:
+    deployer.deploy(order, threading.Event()).discard()
+    sbs.refuse["renewal_challenge"] = [errors.SessionError("the policy has changed")]
+    assert deployer.renew()[1] == ((LEASE_ID, 30),)
+    assert sbs.sessions == 2
+    sbs.refuse["renewal_challenge"] = [errors.SessionError("over"), errors.SessionError("over")]
+    with pytest.raises(errors.SessionError):
+        deployer.renew()
+
+
 def test_a_lease_that_cannot_be_given_back_is_left_to_run_out(
     deployer: SbsDeployer, order: Order, sbs: FakeSbs
 ) -> None:
