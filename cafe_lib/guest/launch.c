@@ -184,5 +184,9 @@ enum cafe_status cafe_launch(struct cafe_state *state) {
 
 bool cafe_agent_gone(const struct cafe_state *state) {
     struct pollfd look = {state->connection, POLLRDHUP, 0};
-    return poll(&look, 1, 0) > 0 && (look.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
+    int cancel = 0;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* the caller holds a seat */
+    const int ready = poll(&look, 1, 0);
+    (void)pthread_setcancelstate(cancel, NULL);
+    return ready > 0 && (look.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
 }

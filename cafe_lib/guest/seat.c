@@ -70,6 +70,8 @@ static void admit(struct cafe_state *state) {
 /* A channel that lives, or why there is none. Threads that waited for one attempt share its outcome. */
 static enum cafe_status renew(struct cafe_state *state, uint32_t attempts_seen) {
     enum cafe_status status = CAFE_OK;
+    int cancel = 0;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* a lock is held over system calls */
     (void)pthread_mutex_lock(&state->lock);
     if (state->region == NULL || cafe_channel_ended(state) != CAFE_OK) {
         if (state->region == NULL && state->attempts != attempts_seen) {
@@ -86,6 +88,7 @@ static enum cafe_status renew(struct cafe_state *state, uint32_t attempts_seen) 
         cafe_error_set(status, state->message);
     }
     (void)pthread_mutex_unlock(&state->lock);
+    (void)pthread_setcancelstate(cancel, NULL);
     return status;
 }
 

@@ -8,6 +8,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Both compilers must see the sizes and offsets that the interface was read with. */
+#ifdef __cplusplus
+#define CAFE_SAME(left, right) static_assert((left) == (right), "the interface was read with another layout")
+#else
+#define CAFE_SAME(left, right) _Static_assert((left) == (right), "the interface was read with another layout")
+#endif
+
 static inline uint64_t cafe_size_signed(bool *bad, int64_t value) {
     *bad |= value < 0;
     return (uint64_t)value;

@@ -28,6 +28,14 @@ def local(index: int, param: Param) -> str:
     return f"p{index}_{param.name}" if param.name else f"p{index}"
 
 
+def quiet(interface: Interface) -> list[str]:
+    """Keep warnings that a project may have turned into errors away from generated casts."""
+    names = ["cast-qual", "conversion", "sign-conversion"]
+    if interface.language == "c++":
+        names += ["old-style-cast", "useless-cast", "zero-as-null-pointer-constant"]
+    return [f'#pragma GCC diagnostic ignored "-W{name}"' for name in names]
+
+
 def symbol(function: Function) -> str:
     """Return the linker's name, which is also a C identifier."""
     if not SYMBOL.fullmatch(function.symbol):
@@ -84,4 +92,4 @@ def layout_checks(function: Function) -> list[str]:
     shapes = [param.shape for param in function.params if param.carry is not Carry.OPAQUE]
     shapes += [] if function.result is None else [function.result]
     sized = dict.fromkeys((shape.spelling, shape.size) for shape in shapes if shape.kind is not Kind.VOID)
-    return [f'static_assert(sizeof({spelling}) == {size}, "layout");' for spelling, size in sized]
+    return [f"CAFE_SAME(sizeof({spelling}), {size});" for spelling, size in sized]

@@ -19,6 +19,7 @@ from cafe_lib.toolchain.stub_text import (
     layout_checks,
     local,
     prototype,
+    quiet,
     size_text,
     symbol,
 )
@@ -49,10 +50,10 @@ def public_stub_source(interface: Interface, binding: PublicBinding) -> str:
         "#pragma GCC visibility push(default)",
         *includes(interface),
         "#pragma GCC visibility pop",
-        "#include <assert.h>",
         '#include "cafe_guest.h"',
         '#include "cafe_size.h"',
         "",
+        *quiet(interface),
         *_registration(interface, binding),
         "",
     ]
