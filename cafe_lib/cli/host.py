@@ -12,6 +12,7 @@ from cafe_lib.client.sbs import SbsClient
 
 app = typer.Typer(no_args_is_help=True, help="The hosts that may receive secret code.")
 _COLUMNS = ("id", "name", "state", "leases", "enrolled_at", "last_attested_at")
+_APPROVALS = ("ek_digest", "name", "operator", "created_at", "host_id", "revoked_at")
 
 
 @app.command()
@@ -23,6 +24,13 @@ def approve(
 ) -> Record:
     """Let the host with this TPM enrol, once."""
     return Record(client.approve_host({"name": name, "ek_digest": ek}))
+
+
+@app.command()
+@connected
+def approvals(client: SbsClient) -> Rows:
+    """List the TPMs that may enrol, and the hosts they became."""
+    return Rows(_APPROVALS, client.approvals())
 
 
 @app.command("list")

@@ -141,6 +141,10 @@ class PeopleCalls(Connection):
         """Let the host with this endorsement key enrol under this name."""
         return self._send("POST", "/v1/approvals", body)
 
+    def approvals(self) -> list[dict[str, object]]:
+        """Return every approval, used or not."""
+        return self._list("/v1/approvals")
+
     def hosts(self) -> list[dict[str, object]]:
         """Return every enrolled host."""
         return self._list("/v1/hosts")
