@@ -14,6 +14,12 @@ from cafe_lib.toolchain.keys import load_publisher
 from cafe_lib.toolchain.project import load_project
 
 _SHOWN_SYSCALLS = 8
+# These make one only when threads wait for each other, and an enclave has one thread.
+_ONLY_CONTENDED = frozenset(
+    """__lockfile __unlockfile __lock __unlock __wait __vm_unlock pthread_mutex_timedlock
+    __pthread_mutex_trylock_owner __pthread_mutex_unlock __pthread_once_full undo
+    __cxa_guard_acquire __cxa_guard_release""".split()
+)
 
 
 def build(
@@ -28,13 +34,17 @@ def build(
     identity = load_publisher(publisher)
     with progress(quiet=as_json) as report:
         built = build_project(project, identity, report, output.resolve() if output else None)
-    if built.syscalls:
-        names = ", ".join(built.syscalls[:_SHOWN_SYSCALLS])
-        more = f" and {len(built.syscalls) - _SHOWN_SYSCALLS} more" * (len(built.syscalls) > _SHOWN_SYSCALLS)
-        warn(f"there is no kernel in an enclave; a system call ends it if reached, in: {names}{more}")
+    _warn_syscalls([name for name in built.syscalls if name not in _ONLY_CONTENDED])
     if built.leaks.unused:
         warn(f"waivers that allow nothing any more: {', '.join(built.leaks.unused)}")
     print_result(describe_build(built), as_json=as_json)
+
+
+def _warn_syscalls(functions: list[str]) -> None:
+    if functions:
+        names = ", ".join(functions[:_SHOWN_SYSCALLS])
+        more = f" and {len(functions) - _SHOWN_SYSCALLS} more" * (len(functions) > _SHOWN_SYSCALLS)
+        warn(f"there is no kernel in an enclave; a system call ends it if reached, in: {names}{more}")
 
 
 def describe_build(built: BuildResult) -> dict[str, object]:

@@ -256,7 +256,23 @@ size_t malloc_usable_size(void *pointer) {
 }
 
 /* What musl calls from its own files, whoever defines malloc. */
-__attribute__((alias("malloc"), copy(malloc))) void *__libc_malloc(size_t bytes);
-__attribute__((alias("calloc"), copy(calloc))) void *__libc_calloc(size_t count, size_t bytes);
-__attribute__((alias("realloc"), copy(realloc))) void *__libc_realloc(void *pointer, size_t bytes);
-__attribute__((alias("free"), copy(free))) void __libc_free(void *pointer);
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t count, size_t bytes);
+void *__libc_realloc(void *pointer, size_t bytes);
+void __libc_free(void *pointer);
+
+void *__libc_malloc(size_t bytes) {
+    return malloc(bytes);
+}
+
+void *__libc_calloc(size_t count, size_t bytes) {
+    return calloc(count, bytes);
+}
+
+void *__libc_realloc(void *pointer, size_t bytes) {
+    return realloc(pointer, bytes);
+}
+
+void __libc_free(void *pointer) {
+    free(pointer);
+}

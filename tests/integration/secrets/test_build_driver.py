@@ -134,6 +134,42 @@ def test_avx_code_runs_where_the_cpu_has_it(
     assert caller.call("twice", 1).value == 3 * sum(range(64))
 
 
+WIDE_HEADER = """\
+#include <cafe.h>
+#include <stdint.h>
+CAFE_SECRET int32_t dirty(void);
+CAFE_SECRET uint64_t upper(void);
+"""
+WIDE = """\
+#include "a.h"
+#include <immintrin.h>
+int32_t dirty(void) {
+    __asm__ volatile("vpcmpeqd %%ymm0, %%ymm0, %%ymm0\\n\\tvmovdqa %%ymm0, %%ymm15" : : :);
+    return 1;
+}
+uint64_t upper(void) {
+    uint64_t a[4], b[4];
+    __asm__ volatile("vmovdqu %%ymm0, %0\\n\\tvmovdqu %%ymm15, %1" : "=m"(a), "=m"(b));
+    return a[2] | a[3] | b[2] | b[3];
+}
+"""
+
+
+@pytest.mark.case("B01")
+def test_upper_halves_of_vector_registers_are_gone(
+    pool: SparePool, start: Start, publisher: PublisherIdentity, tmp_path: Path
+) -> None:
+    if pool.backend.name == "emulator":
+        pytest.skip("the emulator has no AVX")
+    built = make(project(tmp_path, WIDE, WIDE_HEADER, 'isa = "x86-64-v3"'), publisher)
+    try:
+        caller = start(built)
+    except KvmError:
+        pytest.skip("this KVM offers no AVX")
+    assert caller.call("dirty").value == 1
+    assert caller.call("upper").value == 0
+
+
 MANY = "\n".join(f"CAFE_SECRET int32_t f{i}(int32_t x);" for i in range(30))
 
 
