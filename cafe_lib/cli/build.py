@@ -16,9 +16,21 @@ from cafe_lib.toolchain.project import load_project
 _SHOWN_SYSCALLS = 8
 # These make one only when threads wait for each other, and an enclave has one thread.
 _ONLY_CONTENDED = frozenset(
-    """__lockfile __unlockfile __lock __unlock __wait __vm_unlock pthread_mutex_timedlock
-    __pthread_mutex_trylock_owner __pthread_mutex_unlock __pthread_once_full undo
-    __cxa_guard_acquire __cxa_guard_release""".split()
+    [
+        "__lockfile",
+        "__unlockfile",
+        "__lock",
+        "__unlock",
+        "__wait",
+        "__vm_unlock",
+        "pthread_mutex_timedlock",
+        "__pthread_mutex_trylock_owner",
+        "__pthread_mutex_unlock",
+        "__pthread_once_full",
+        "undo",
+        "__cxa_guard_acquire",
+        "__cxa_guard_release",
+    ]
 )
 
 
