@@ -77,7 +77,7 @@ static void refused(void) {
 
 static void range(void) {
     typedef int (*function)(int);
-    CHECK(cafe_secret_base(NULL) != NULL && cafe_secret_size("sample") == 8192);
+    CHECK(cafe_secret_base(NULL) != NULL && cafe_secret_size("sample") >= 8192);
     CHECK(cafe_secret_base("other") == NULL && cafe_secret_size("other") == 0);
     char *at = (char *)cafe_secret_address("sample_fatal");
     CHECK(at != NULL && at >= (char *)cafe_secret_base("sample"));
