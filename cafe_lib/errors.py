@@ -28,6 +28,7 @@
     │   ├── DeadlineError      a call took longer than its deadline
     │   └── ExitedError        the enclave or its VMM has gone
     ├── TransportError         the network or a peer; trying again may help
+    │   └── BusyError          the peer has enough to do, or this caller asks too often
     └── HostError              this machine
         ├── TpmError
         └── KvmError
@@ -231,6 +232,13 @@ class TransportError(CafeError):
     code = "transport"
     sentence = "The peer could not be reached."
     retryable = True
+
+
+class BusyError(TransportError):
+    """The peer has enough to do, or this caller asks too often; try again later."""
+
+    code = "busy"
+    sentence = "Too many requests at once; try again later."
 
 
 class HostError(CafeError):
