@@ -180,7 +180,7 @@ def main() -> int:
         except (DemoError, subprocess.SubprocessError) as error:
             print(f"\nthe demo failed: {error}", file=sys.stderr)
             for log in sorted(Path(folder).glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
             return 1
     story.chapter("Everything held; all programs have ended")
     return 0

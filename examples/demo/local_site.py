@@ -41,10 +41,10 @@ class Site:
         """Start swtpm with an empty state: a machine that has just been switched on."""
         state = self.folder / "tpm"
         state.mkdir()
-        server, control = self.folder / "tpm.sock", self.folder / "tpm.ctrl"
+        server, control = self.folder / "tpm.sock", self.folder / "tpm.sock.ctrl"
         command = [
             shutil.which("swtpm") or "swtpm",
-            *("socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "startup-clear"),
+            *("socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init,startup-clear"),
             *("--server", f"type=unixio,path={server}", "--ctrl", f"type=unixio,path={control}"),
         ]
         self.services.start("swtpm", command, self.folder).wait_for(server.exists)
@@ -95,7 +95,7 @@ class Site:
         policy = self.folder / "policy.json"
         command = [str(BIN / "cafe-agent"), "pcrs", *tcti]
         policy.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
-        self.cafe("operator", "policy", "set", str(policy))
+        self.cafe("admin", "policy", "set", str(policy))
         self.cafe("operator", "vm", "register", VM_ID, "--host", self.host_id, "--tenant", TENANT)
 
     def start_agent(self, backend: str = "auto") -> None:

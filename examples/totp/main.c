@@ -116,11 +116,11 @@ static int run(int count, char **words) {
     return verify ? check_code(words[1], words[2], &options) : print_code(words[1], &options);
 }
 
-/* The exit code is the last line's. */
+/* Ends with the first line whose call could not be carried out; the exit code is the last line's. */
 static int batch(void) {
     char line[LINE_BYTES], *words[LINE_WORDS + 1], *rest;
     int code = EXIT_RIGHT;
-    while (fgets(line, sizeof line, stdin)) {
+    while (code != EXIT_FAILED && fgets(line, sizeof line, stdin)) {
         int count = 0;
         char *word = strtok_r(line, " \n", &rest);
         for (; word && count < LINE_WORDS; word = strtok_r(NULL, " \n", &rest))
