@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -37,8 +38,9 @@ class SharedMemory:
     """A mapped descriptor with its address, word by word."""
 
     def __init__(self, fd: int, size: int) -> None:
-        if os.fstat(fd).st_size != size:
-            raise MalformedError("a descriptor of another size than configured")
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        if not sealed or os.fstat(fd).st_size != size:
+            raise MalformedError("a descriptor that could shrink, or of another size than configured")
         self._map = mmap.mmap(fd, size)
         self._map.madvise(mmap.MADV_DONTDUMP)
         os.close(fd)
@@ -189,7 +191,7 @@ def _bind_to_agent(connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> tuple[VmmConfig, tuple[int, int]]:
-    data, fds, _, _ = socket.recv_fds(connection, abi.CONFIG_BYTES + 1, 2)
+    data, fds, _, _ = socket.recv_fds(connection, abi.CONFIG_BYTES + 1, 3)
     if len(fds) != 2:  # noqa: PLR2004 - the enclave's memory and the channel
         raise MalformedError("two descriptors are needed")
     return abi.parse_config(data), (fds[0], fds[1])

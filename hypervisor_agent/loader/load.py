@@ -58,8 +58,9 @@ class ImageLoader:
             source = memoryview(self._private)[:size]
             source[:] = ciphertext
         start = index * CHUNK_BYTES
-        target = self._memory.view[start : start + size]
-        decrypt_chunk_into(self._confidential.keys[index], self._confidential.tags[index], source, target)
+        key, tag = self._confidential.keys[index], self._confidential.tags[index]
+        with self._memory.view[start : start + size] as target:
+            decrypt_chunk_into(key, tag, source, target)
         self._next += 1
 
     def finish(self) -> EnclavePlan:
@@ -83,12 +84,12 @@ class ImageLoader:
 
 def plan_enclave(memory: EnclaveMemory, manifest: Manifest) -> EnclavePlan:
     """Turn memory that holds the plaintext into a plan; see :meth:`ImageLoader.finish`."""
-    image = memory.view[: manifest.image_bytes]
-    header = parse_image_header(image)
-    layout = lay_out(header, manifest)
-    relocate(image, header, layout.image_base)
-    write_boot_page(memory.view[:PAGE], layout, manifest)
-    image.release()
+    with memory.view[: manifest.image_bytes] as image:
+        header = parse_image_header(image)
+        layout = lay_out(header, manifest)
+        relocate(image, header, layout.image_base)
+    with memory.view[:PAGE] as page:
+        write_boot_page(page, layout, manifest)
     memory.unmap()
     memory_bytes = _write_tables(memory, layout)
     config = vmm_config(header, manifest, layout, memory_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -92,8 +93,9 @@ class EnclaveMemory:
         """Overwrite all that was ever written, then close; idempotent. The VMM must have ended."""
         if self._fd < 0:
             return
-        self.unmap()
         try:
+            with contextlib.suppress(BufferError):  # a traceback may still hold a view: unmapped when it goes
+                self.unmap()
             for start, end in self._extents():
                 for offset in range(start, end, len(_ZEROS)):
                     os.pwrite(self._fd, memoryview(_ZEROS)[: end - offset], offset)
