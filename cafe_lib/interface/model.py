@@ -63,7 +63,6 @@ class Param:
     shape: Shape
     count: Expression | None = None
     const: bool = False
-    array: int = 0  # declared as an array of so many, which C adjusts to a pointer
 
     @property
     def carries_in(self) -> bool:

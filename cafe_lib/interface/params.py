@@ -64,7 +64,8 @@ class ParamReader:
         kind, _, text = param.notes[0].partition(":")
         pointee = _pointee(param)
         const = pointee.is_const_qualified()
-        spelling = f"__typeof__({pointee.spelling}) *" if "[" in pointee.spelling else f"{pointee.spelling} *"
+        named = _named(pointee.spelling, path, strip=False)
+        spelling = f"__typeof__({named}) *" if "[" in named else f"{named} *"
         if kind == "opaque":
             return Param(param.name, spelling, Carry.OPAQUE, HANDLE, const=const)
         if kind not in COUNTED:
@@ -82,7 +83,7 @@ class ParamReader:
             raise ObstacleError(
                 path, "CAFE_STR wants const char *", "a text that is changed is CAFE_INOUT(n)"
             )
-        return Param(param.name, spelling, carry, shape, self._count(text, path), const, _array(param))
+        return Param(param.name, spelling, carry, shape, self._count(text, path), const)
 
     def _count(self, text: str, path: str) -> Expression:
         names = {param.name: index for index, param in enumerate(self.scan.params) if param.name}
@@ -105,23 +106,15 @@ def _countable(kind: Type) -> bool:
 
 
 def _pointee(param: ScannedParam) -> Type:
-    """As written where possible: the canonical spelling of a typedef'd unnamed struct is no C."""
-    written = param.declared
-    if written.get_canonical().kind == TypeKind.POINTER:
-        found = written.get_pointee()
-        if found.kind == TypeKind.INVALID:  # a typedef of a pointer
-            found = written.get_canonical().get_pointee()
-        return found
-    return written.element_type if written.kind != TypeKind.INVALID else param.type.get_pointee()
+    """Prefer the type as written; where a typedef of a pointer or array hides it, take the real one."""
+    written = param.declared.get_pointee()
+    if written.kind != TypeKind.INVALID:
+        return written
+    element = param.declared.get_array_element_type()
+    return element if element.kind != TypeKind.INVALID else param.type.get_pointee()
 
 
-def _array(param: ScannedParam) -> int:
-    if param.declared.kind != TypeKind.CONSTANTARRAY:
-        return 0
-    return int(param.declared.element_count)
-
-
-def _named(spelling: str, path: str) -> str:
+def _named(spelling: str, path: str, *, strip: bool = True) -> str:
     if "unnamed" in spelling or "anonymous" in spelling:
         raise ObstacleError(path, "a type without a name", "give the type a name")
-    return re.sub(r"^(const |volatile )+", "", spelling)  # of the copy, no concern of the caller
+    return re.sub(r"^(const |volatile )+", "", spelling) if strip else spelling  # a copy may be changed

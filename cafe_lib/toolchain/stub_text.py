@@ -30,9 +30,11 @@ def local(index: int, param: Param) -> str:
 
 def quiet(interface: Interface) -> list[str]:
     """Keep warnings that a project may have turned into errors away from generated casts."""
-    names = ["cast-qual", "conversion", "sign-conversion"]
+    names = ["pragmas", "cast-qual", "conversion", "sign-conversion"]
     if interface.language == "c++":
         names += ["old-style-cast", "useless-cast", "zero-as-null-pointer-constant"]
+    else:
+        names += ["array-parameter", "vla-parameter"]  # declared as arrays, defined as the pointers they are
     return [f'#pragma GCC diagnostic ignored "-W{name}"' for name in names]
 
 
@@ -57,8 +59,6 @@ def prototype(function: Function) -> str:
 
 
 def _declare(param: Param, name: str) -> str:
-    if param.array:
-        return f"{param.spelling.removesuffix('*').rstrip()} {name}[{param.array}]"
     return f"{param.spelling}{name}" if param.spelling.endswith("*") else f"{param.spelling} {name}"
 
 

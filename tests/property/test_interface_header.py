@@ -29,6 +29,7 @@ WORDS = (
     *("[4]", "typedef", "static", "unsigned", "double", "enum e { A };", "sizeof", "#define n 4\n", "\n"),
 )
 SCALARS = ("int", "unsigned char", "int64_t", "double", "bool", "enum colour", "pair_t", "struct tree")
+ARRAYS = ("const uint8_t {}[n] CAFE_IN(n)", "key {} CAFE_INOUT(32)", "int {}[2][3] CAFE_OUT(2)")
 POINTEES = (
     "char",
     "const void",
@@ -45,9 +46,11 @@ HEAD = """#include <stdbool.h>
 #include "cafe.h"
 enum colour { RED };
 typedef struct { uint8_t a; long double b; } pair_t;
+typedef uint8_t key[32];
 struct tree { int kind; union { float x; uint64_t y; } value[3]; };
 """
 scalars = st.sampled_from(SCALARS)
+arrays = st.sampled_from(ARRAYS)
 pointers = st.tuples(st.sampled_from(POINTEES), st.sampled_from(NOTES))
 
 
@@ -75,11 +78,14 @@ def test_any_words_give_an_interface_or_a_refusal(text: str) -> None:
         assert _read(Path(place), f'#include "cafe.h"\n{text}') in (True, False)
 
 
-@given(st.lists(st.one_of(scalars, pointers), max_size=5), st.sampled_from(("void", *SCALARS)))
+@given(st.lists(st.one_of(scalars, arrays, pointers), max_size=5), st.sampled_from(("void", *SCALARS)))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_accepted_prototypes_compile(params: list[str | tuple[str, str]], result: str) -> None:
     texts = ["int n"]
     for index, param in enumerate(params):
+        if param in ARRAYS:
+            texts.append(str(param).format(f"p{index}"))
+            continue
         kind, note = param if isinstance(param, tuple) else (param, None)
         star = "" if note is None else "*"
         texts.append(f"{kind} {star}p{index} {note or ''}")

@@ -122,6 +122,21 @@ def test_vector_types_of_gcc_headers(read: Read) -> None:
     assert [param.shape.size for param in found.functions[0].params] == [16, 16]
 
 
+def test_arrays_and_typedefs_that_hide_pointers(read: Read) -> None:
+    found = read(
+        "typedef const char *text; typedef uint8_t key[32]; typedef struct o *handle;\n"
+        "CAFE_SECRET int f(size_t n, const uint8_t p[n] CAFE_IN(n), text t CAFE_STR(9),\n"
+        "    const key k CAFE_IN(32), key *ks CAFE_INOUT(2), int v[static 4] CAFE_OUT(4),\n"
+        "    int m[2][3] CAFE_INOUT(2), handle h CAFE_OPAQUE);"
+    )
+    params = found.functions[0].params
+    assert [param.shape.size for param in params] == [8, 1, 1, 1, 32, 4, 12, 8]
+    assert [param.spelling for param in params[1:]] == [
+        *("const uint8_t *", "const char *", "const unsigned char *", "key *", "int *"),
+        *("__typeof__(int[3]) *", "struct o *"),
+    ]
+
+
 def test_several_headers_make_one_interface(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.h").write_text(f'#include "cafe.h"\nCAFE_SECRET int {name}(int x);\n')
