@@ -22,7 +22,6 @@ JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
 _REFUSED: Final = 300
 _MAX_PORT: Final = 65535
-_PIECE_BYTES: Final = 65536
 
 Body = bytes | Iterator[bytes] | None
 
@@ -188,7 +187,7 @@ def _trusted(ca_file: Path | None) -> ssl.SSLContext:
 def _pieces(response: httpx.Response, most_bytes: int) -> Iterator[bytes]:
     seen = 0
     with _mapped():
-        for piece in response.iter_raw(_PIECE_BYTES):
+        for piece in response.iter_raw():  # as they come: with a size it would wait for that many bytes
             seen += len(piece)
             if seen > most_bytes:
                 raise LimitError(f"the SBS answered with more than {most_bytes} bytes")

@@ -247,6 +247,18 @@ def test_a_proxy_from_the_environment_does_not_see_loopback(monkeypatch: pytest.
         assert client.ask(Call("GET", "/healthz", 10)) == b"ok"
 
 
+def test_events_arrive_as_they_are_sent() -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(HEAD + b"event")
+        connection.recv(1)
+
+    with _peer(act) as url, HostCalls(url, timeouts=Timeouts(stream=2.0)) as client:
+        started = time.monotonic()
+        with client.events(SESSION, b"") as pieces:
+            assert next(pieces) == b"event"
+            assert time.monotonic() - started < 1
+
+
 def test_a_closed_client_ends_its_streams_within_their_silence() -> None:
     def act(connection: socket.socket) -> None:
         connection.sendall(HEAD + b"x")
