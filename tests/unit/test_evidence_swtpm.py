@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,16 +149,6 @@ def test_clock_goes_on(real_tpm: RealTpm) -> None:
     verify_clock(quotes[0], quotes[1])
     with pytest.raises(QuoteError):
         verify_clock(dataclasses.replace(quotes[1], clock=quotes[1].clock + 1), quotes[0])
-
-
-def test_verification_is_fast(real_tpm: RealTpm, evidence: QuoteEvidence) -> None:
-    public = tpm.parse_public(real_tpm.keys["ak"])
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
-        verify_quote(evidence, public, b"q" * 32, SELECTION)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.0005
 
 
 @pytest.mark.parametrize("name", VECTOR)
