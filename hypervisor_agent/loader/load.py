@@ -12,7 +12,7 @@ from hypervisor_agent.loader import supervisor
 from hypervisor_agent.loader.boot import write_boot_page
 from hypervisor_agent.loader.config import vmm_config
 from hypervisor_agent.loader.layout import Layout, lay_out
-from hypervisor_agent.loader.memory import EnclaveMemory
+from hypervisor_agent.loader.memory import EnclaveMemory, PrivateBuffer
 from hypervisor_agent.loader.pages import PageTables
 from hypervisor_agent.loader.relocate import relocate
 from hypervisor_agent.plan import EnclavePlan
@@ -37,7 +37,7 @@ class ImageLoader:
         self._confidential = confidential
         self._next = 0
         self._handed_over = False
-        self._private = bytearray(CHUNK_BYTES)
+        self._received, self._plain = PrivateBuffer(CHUNK_BYTES), PrivateBuffer(CHUNK_BYTES)
         self._memory = EnclaveMemory(manifest.image_bytes)
 
     def take_chunk(self, index: int, ciphertext: bytes | memoryview) -> None:
@@ -53,14 +53,14 @@ class ImageLoader:
         size = self._manifest.chunk_bytes(index)
         if len(ciphertext) != size:
             raise MalformedError(f"chunk {index} has {len(ciphertext)} bytes, not {size}")
-        source: bytes | memoryview = ciphertext
-        if not isinstance(ciphertext, bytes):
-            source = memoryview(self._private)[:size]
+        source = ciphertext
+        if not isinstance(ciphertext, bytes) and not isinstance(ciphertext.obj, bytes):
+            source = self._received.first(size)
             source[:] = ciphertext
-        start = index * CHUNK_BYTES
         key, tag = self._confidential.keys[index], self._confidential.tags[index]
-        with self._memory.view[start : start + size] as target:
-            decrypt_chunk_into(key, tag, source, target)
+        with self._plain.first(size) as plain:
+            decrypt_chunk_into(key, tag, source, plain)
+            self._memory.write(index * CHUNK_BYTES, plain)
         self._next += 1
 
     def finish(self) -> EnclavePlan:
@@ -72,24 +72,27 @@ class ImageLoader:
         """
         if self._next != len(self._manifest.chunk_names):
             raise MalformedError(f"{len(self._manifest.chunk_names) - self._next} chunks are missing")
+        self._plain.wipe()
         plan = plan_enclave(self._memory, self._manifest)
         self._handed_over = True
         return plan
 
     def discard(self) -> None:
         """Wipe and close everything that was not handed over in a plan; idempotent."""
+        self._plain.wipe()
         if not self._handed_over:
             self._memory.wipe()
 
 
 def plan_enclave(memory: EnclaveMemory, manifest: Manifest) -> EnclavePlan:
     """Turn memory that holds the plaintext into a plan; see :meth:`ImageLoader.finish`."""
-    with memory.view[: manifest.image_bytes] as image:
-        header = parse_image_header(image)
-        layout = lay_out(header, manifest)
-        relocate(image, header, layout.image_base)
-    with memory.view[:PAGE] as page:
-        write_boot_page(page, layout, manifest)
+    with memory.map() as pages:
+        with pages[: manifest.image_bytes] as image:
+            header = parse_image_header(image)
+            layout = lay_out(header, manifest)
+            relocate(image, header, layout.image_base)
+        with pages[:PAGE] as page:
+            write_boot_page(page, layout, manifest)
     memory.unmap()
     memory_bytes = _write_tables(memory, layout)
     config = vmm_config(header, manifest, layout, memory_bytes)

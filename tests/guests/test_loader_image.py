@@ -166,10 +166,10 @@ def test_ciphertext_changed_meanwhile_is_refused_or_right(probe: Probe) -> None:
             loader = ImageLoader(manifest, confidential)
             try:
                 loader.take_chunk(0, memoryview(shared))
-                seen.add(bytes(loader._memory.view[:CHUNK_BYTES]) == plain)
+                seen.add(os.pread(loader._memory.fd, CHUNK_BYTES, 0) == plain)
             except SignatureError:
                 seen.add(None)
-                assert not any(loader._memory.view[:CHUNK_BYTES])
+                assert not any(os.pread(loader._memory.fd, CHUNK_BYTES, 0))
             loader.discard()
     finally:
         stop.set()
@@ -186,8 +186,8 @@ def test_discard_leaves_nothing(probe: Probe) -> None:
     loader.discard()
     assert not any(os.pread(copy, 1 << 20, 0))
     os.close(copy)
-    with pytest.raises(HostError):
-        _ = loader._memory.view
+    with pytest.raises((HostError, MalformedError)):
+        loader.take_chunk(1, ciphertexts[0])
     assert _descriptors() == before
 
 
