@@ -30,7 +30,9 @@ class Database:
         """Prepare the engine; nothing is opened yet. Raises HostError for an address that is none."""
         try:
             parsed = make_url(url)
-            self._engine = create_async_engine(parsed, pool_pre_ping=not _is_sqlite(parsed.drivername))
+            self._engine = create_async_engine(
+                parsed, pool_pre_ping=not _is_sqlite(parsed.drivername), hide_parameters=True
+            )
         except (ArgumentError, ImportError) as error:
             raise HostError(f"the address of the database is not usable: {type(error).__name__}") from error
         self._writer: AbstractAsyncContextManager[None] = nullcontext()

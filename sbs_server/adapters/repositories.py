@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     T = TypeVar("T")
 
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _CURSOR: Final = re.compile(r"([0-9]{1,15})-([0-9a-f]{1,400})")
 
 
@@ -111,7 +112,7 @@ class SqlRepository(Generic[T]):
         data = key if isinstance(key, bytes) else str(key).encode()
         return f"{fields['created_at']}-{data.hex()}"
 
-    def _from_cursor(self, cursor: str) -> tuple[int, Key]:
+    def _from_cursor(self, cursor: str) -> tuple[Any, ...]:
         found = _CURSOR.fullmatch(cursor)
         try:
             data = bytes.fromhex(found[2]) if found else None
@@ -199,8 +200,13 @@ class SqlAudit(SqlRepository[values.AuditRecord]):
     def _order(self) -> list[ColumnElement[Any]]:
         return [self._table.c.number]
 
+    def _cursor(self, value: values.AuditRecord) -> str:
+        return str(value.number)
+
     def _from_cursor(self, cursor: str) -> tuple[Any, ...]:
-        return super()._from_cursor(cursor)[1:]
+        if not _NUMBER.fullmatch(cursor):
+            raise MalformedError("not the number of a record")
+        return (int(cursor),)
 
 
 class SqlTransaction:

@@ -10,7 +10,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from cafe_lib.errors import TransportError
+from cafe_lib.errors import BusyError
 
 
 class SystemClock:
@@ -40,4 +40,4 @@ class RateLimits:
     async def take(self, kind: str, caller: str) -> None:
         """See the port."""
         if not await self._limiter.hit(self._rates[kind], kind, caller):
-            raise TransportError(f"too many requests of kind {kind}", hint="try again later")
+            raise BusyError(f"too many requests of kind {kind}", hint="try again later")

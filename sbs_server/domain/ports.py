@@ -180,7 +180,7 @@ class Limiter(Protocol):
     """Slows callers down."""
 
     async def take(self, kind: str, caller: str) -> None:
-        """Count one request; raises TransportError when this caller has had its share."""
+        """Count one request; raises BusyError when this caller has had its share."""
 
 
 class Bell(Protocol):

@@ -254,8 +254,9 @@ class Terms:
     offer_seconds: int = 120
     session_seconds: int = 3600
     retention_seconds: int = 24 * 3600
+    quote_max_age_seconds: int = 3600
     lease_seconds: int = 300
-    lease_margin_seconds: int = 30
+    lease_margin_seconds: int = 10
     keep_alive_seconds: int = 15
     max_enrolments_per_key: int = 8
     max_offers_per_host: int = 16

@@ -127,7 +127,7 @@ class Deployments:
         # 1. the session is attested and not over
         session = verify_live(await tx.sessions.lock(order.live.row.id), sessions.ATTESTED, now)
         # 2. under the policy in force, by a quote that is young enough
-        policy = _verify_policy(await policy_in_force(tx), session, now)
+        policy = self._verify_policy(await policy_in_force(tx), session, now)
         # 3. the record's number was not used by another record of the session
         await self._verify_number(tx, order, now)
         # 4. the host is enrolled and not revoked
@@ -147,6 +147,14 @@ class Deployments:
             lease = await self._take_seat(tx, order, host, vm, release)
         decision.about(licence_id=lease.licence_id, lease_id=lease.id)
         return Granted(host, vm, release, lease, lease.expires_at - now)
+
+    def _verify_policy(self, policy: Policy, session: Session, now: int) -> Policy:
+        if session.policy_version != policy.version:
+            raise SessionError("the session was attested under another policy")
+        oldest = now - min(policy.max_quote_age_seconds, self._tools.terms.quote_max_age_seconds)
+        if session.attested_at is None or session.attested_at < oldest:
+            raise SessionError("the session's quote is too old")
+        return policy
 
     async def _verify_number(self, tx: Transaction, order: Order, now: int) -> None:
         session_id, number = order.live.row.id, order.number.to_bytes(8, "big")
@@ -250,14 +258,6 @@ class Deployments:
             header, tag = writer.chunk(ciphertext)
             parts += (header, ciphertext, tag)
         return b"".join(parts)
-
-
-def _verify_policy(policy: Policy, session: Session, now: int) -> Policy:
-    if session.policy_version != policy.version:
-        raise SessionError("the session was attested under another policy")
-    if session.attested_at is None or now - session.attested_at > policy.max_quote_age_seconds:
-        raise SessionError("the session's quote is too old")
-    return policy
 
 
 def _verify_host(host: Host | None) -> Host:

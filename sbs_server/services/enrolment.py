@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from cafe_lib.errors import ForbiddenError, NotFoundError, TransportError
+from cafe_lib.errors import BusyError, ForbiddenError, NotFoundError
 from cafe_lib.wire import limits
 from cafe_lib.wire.messages import EnrolmentRequest
 from sbs_server.attestation import enrolments, sessions
@@ -34,7 +34,7 @@ class Enrolments:
 
         :raises QuoteError: the keys are not what an EK and an AK must be.
         :raises ForbiddenError: nobody approved this TPM under this name.
-        :raises TransportError: too many activations of this TPM are under way.
+        :raises BusyError: too many activations of this TPM are under way.
         """
         async with self._audit.decision("enrolment.begin") as decision:
             request = enrolments.verify_request(data)
@@ -55,7 +55,7 @@ class Enrolments:
         now = self._clock.now()
         under_way = await tx.enrolments.find(ek_digest=request.ek_digest)
         if sum(other.expires_at > now for other in under_way) >= self._terms.max_enrolments_per_key:
-            raise TransportError("too many activations of one TPM are under way")
+            raise BusyError("too many activations of one TPM are under way")
         for other in under_way:
             if other.expires_at <= now:
                 await tx.enrolments.remove(other.id)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from cafe_lib.errors import SessionError, TransportError
+from cafe_lib.errors import BusyError, SessionError
 from cafe_lib.wire import limits
 from cafe_lib.wire.events import KEEP_ALIVE
 from cafe_lib.wire.messages import EventsRequest, Revocation, encode_frame
@@ -81,7 +81,7 @@ class EventStreams:
         A revoked host gets them, too: it has to learn that it is.
 
         :raises SessionError, SignatureError: not a request of an attested session.
-        :raises TransportError: the host has too many streams open.
+        :raises BusyError: the host has too many streams open.
         """
         async with self._store.read() as tx:
             live = await load_session(tx, self._keys, session_id, self._clock.now())
@@ -89,7 +89,7 @@ class EventStreams:
         if not hmac.compare_digest(request.session_id, session_id):
             raise SessionError("a request of another session")
         if self._open[live.row.host_id] >= self._terms.max_streams_per_host:
-            raise TransportError("the host has too many event streams open")
+            raise BusyError("the host has too many event streams open")
         return self._frames(live, min(request.after, 2**63 - 1))
 
     async def _frames(self, live: LiveSession, after: int) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cafe_lib.errors import ConflictError, DigestError, NotFoundError, TransportError, VersionError
+from cafe_lib.errors import BusyError, ConflictError, DigestError, NotFoundError, VersionError
 from cafe_lib.image.confidential import confidential_digest, parse_confidential
 from cafe_lib.image.manifest import VerifiedManifest, verify_manifest
 from cafe_lib.image.package import SEALED, PackageHead, PackageStream
@@ -84,7 +84,7 @@ class Releases:
     @contextmanager
     def _slot(self, caller: Identity) -> Iterator[None]:
         if self._uploads[caller.id] >= self._tools.terms.max_uploads_per_publisher:
-            raise TransportError("this publisher has too many uploads under way")
+            raise BusyError("this publisher has too many uploads under way")
         self._uploads[caller.id] += 1
         try:
             yield

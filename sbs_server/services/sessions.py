@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cafe_lib.errors import ConflictError, PolicyError, SessionError, SignatureError, TransportError
+from cafe_lib.errors import BusyError, ConflictError, PolicyError, SessionError, SignatureError
 from cafe_lib.errors import VerificationError as Verification
 from cafe_lib.evidence.policy import Policy, verify_clock
 from cafe_lib.wire import keys as schedule
@@ -54,7 +54,7 @@ class Sessions:
         :raises SignatureError: not signed by an enrolled host.
         :raises PolicyError: the host is revoked, or there is no policy.
         :raises SessionError: the request was sent before.
-        :raises TransportError: the host has too many offers open.
+        :raises BusyError: the host has too many offers open.
         """
         start = time.perf_counter()
         async with self._audit.decision("session.open") as decision:
@@ -114,7 +114,7 @@ class Sessions:
             raise PolicyError("the host is revoked")
         offers = await tx.sessions.count(host_id=session.host_id, state=sessions.OFFERED)
         if offers >= self._tools.terms.max_offers_per_host:
-            raise TransportError("the host has too many sessions that were not attested")
+            raise BusyError("the host has too many sessions that were not attested")
         try:
             await tx.sessions.add(session)
         except ConflictError as error:
@@ -167,7 +167,7 @@ class Sessions:
             await self._accept(tx, live, verified)
             await self._audit.allow(tx, decision)
         self._tools.steps.step(_VERIFY, (time.perf_counter() - start) * 1000)
-        age = policy.max_quote_age_seconds
+        age = min(policy.max_quote_age_seconds, self._tools.terms.quote_max_age_seconds)
         return AttestResult(live.row.id, STATUS_ACCEPTED, "", policy.version, age)
 
     async def _accept(self, tx: Transaction, live: LiveSession, verified: sessions.VerifiedEvidence) -> None:
