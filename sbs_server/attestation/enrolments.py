@@ -66,12 +66,13 @@ def begin(request: VerifiedRequest, material: ActivationMaterial, root_public: b
     )
 
 
-def verify_proof(enrolment_id: bytes, request: bytes, proof_digest: bytes, data: bytes) -> EnrolmentRequest:
-    """Check the answer to one challenge; raises ProtocolError or SignatureError.
+def verify_proof(
+    enrolment_id: bytes, request: bytes, proof_digest: bytes, message: EnrolmentProof
+) -> EnrolmentRequest:
+    """Check the answer to one challenge; raises SignatureError.
 
     The proof covers the whole request, so a secret got for one AK, host key or name is of no use for another.
     """
-    message = EnrolmentProof.parse(data)
     if not hmac.compare_digest(message.enrolment_id, enrolment_id):
         raise SignatureError("a proof for another enrolment")
     if not hmac.compare_digest(hashlib.sha256(message.proof).digest(), proof_digest):

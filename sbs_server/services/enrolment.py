@@ -7,7 +7,7 @@ from typing import Final
 
 from cafe_lib.errors import BusyError, ForbiddenError, NotFoundError
 from cafe_lib.wire import limits
-from cafe_lib.wire.messages import EnrolmentRequest
+from cafe_lib.wire.messages import EnrolmentProof, EnrolmentRequest
 from sbs_server.attestation import enrolments, sessions
 from sbs_server.domain.ports import Clock, Keys, Random, Store, Transaction
 from sbs_server.domain.values import Approval, Enrolment, Host, Terms
@@ -86,10 +86,11 @@ class Enrolments:
         :raises SignatureError: the proof is not of this challenge.
         """
         async with self._audit.decision("enrolment.activate") as decision:
+            message = EnrolmentProof.parse(data)
             async with self._store.read() as tx:
                 enrolment = self._current(await tx.enrolments.get(enrolment_id))
             decision.about(host_id=enrolment.host_id)
-            asked = enrolments.verify_proof(enrolment_id, enrolment.request, enrolment.proof, data)
+            asked = enrolments.verify_proof(enrolment_id, enrolment.request, enrolment.proof, message)
             decision.about(subject=asked.name)
             async with self._store.write() as tx:
                 self._current(await tx.enrolments.lock(enrolment_id))
