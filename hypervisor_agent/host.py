@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -61,6 +61,7 @@ class AgentHost:
         self._tenancies: dict[bytes, EnclaveTenancy] = {}
         self._revoked: deque[bytes] = deque(maxlen=MAX_REMEMBERED_REVOCATIONS)
         self._changed = asyncio.Event()
+        self._deploying = 0
         self._renewal: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,7 +77,10 @@ class AgentHost:
         await tenancy.replace(self._clock)
 
     async def end(self, tenancy: EnclaveTenancy) -> None:
-        """See the guests' port."""
+        """See the guests' port. Once begun it is carried through, even if the caller is cancelled."""
+        await asyncio.shield(self._background(self._end(tenancy)))
+
+    async def _end(self, tenancy: EnclaveTenancy) -> None:
         lease_id = tenancy.release.lease.lease_id
         self._tenancies.pop(lease_id, None)
         await tenancy.stop(Status.EXITED)
@@ -90,7 +94,11 @@ class AgentHost:
             unused.discard()
             self._deployer.end_lease(unused.release.lease.lease_id)
 
-        return await in_thread(lambda: self._deployer.deploy(order, cancelled), give_back, cancelled.set)
+        self._deploying += 1
+        try:
+            return await in_thread(lambda: self._deployer.deploy(order, cancelled), give_back, cancelled.set)
+        finally:
+            self._deploying -= 1
 
     async def _run(self, deployment: Deployment) -> EnclaveTenancy:
         release = deployment.release
@@ -142,9 +150,8 @@ class AgentHost:
     async def close(self) -> None:
         """End every enclave and give every lease back."""
         await asyncio.gather(*(self.end(tenancy) for tenancy in tuple(self._tenancies.values())))
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
     async def _renew(self) -> None:
         self._leases.postpone(self._clock() + RENEWAL_PAUSE_SECONDS)
@@ -156,9 +163,19 @@ class AgentHost:
             self._leases.renew(granted, sent_at)
             self._steps.event("renewal", leases=len(granted), ended=len(ended))
             await self._stop(ended, Status.REVOKED)
+            await self._give_back_strays(lease_id for lease_id, _ in granted)
         finally:
             self._renewal = None
             self._changed.set()
+
+    async def _give_back_strays(self, lease_ids: Iterable[bytes]) -> None:
+        """Give back leases that a killed agent of this host left: nothing runs under them.
+
+        While a deployment is under way, a lease that is not in the book may be its own.
+        """
+        strays = [] if self._deploying else [lease for lease in lease_ids if lease not in self._leases]
+        for lease_id in strays:
+            await asyncio.to_thread(self._deployer.end_lease, lease_id)
 
     async def _stop(self, lease_ids: tuple[bytes, ...], status: Status) -> None:
         """Destroy enclaves whose leases have ended; the guests keep their connections.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from agent_site import Agent, Built, Site, answers, end, until
+
+from cafe_lib.toolchain.keys import PublisherIdentity, create_publisher
 
 
 @dataclass(frozen=True)
@@ -19,29 +23,6 @@ class SoftwareTpm:
 
     tcti: str
     process: subprocess.Popen[bytes]
-
-
-def wait_for_socket(path: Path, process: subprocess.Popen[bytes], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return
-    raise AssertionError(f"{path} did not appear")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
 
 
 def start_swtpm(directory: Path) -> SoftwareTpm:
@@ -57,7 +38,7 @@ def start_swtpm(directory: Path) -> SoftwareTpm:
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for_socket(address, process)
+        until(lambda: answers(str(address)), "swtpm answers")
     except BaseException:
         end(process)
         raise
@@ -85,3 +66,91 @@ def restarted_swtpm(short_path: Path, swtpm: SoftwareTpm) -> Iterator[SoftwareTp
     tpm = start_swtpm(short_path)
     yield tpm
     end(tpm.process)
+
+
+# ---------------------------------------------------------------------- the whole site
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS = Path(__file__).resolve().parent / "secrets"
+
+
+@pytest.fixture(scope="session")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublisherIdentity]:
+    directory = tmp_path_factory.mktemp("publisher") / "identity"
+    return directory, create_publisher(directory)
+
+
+def build(project: Path, publisher: Path, output: Path, name: str) -> Built:
+    """Run `cafe build` and compile main.c against what it made."""
+    cafe = Path(sys.executable).parent / "cafe"
+    subprocess.run(
+        [cafe, "build", project, "--publisher", publisher, "--output", output, "--json"],
+        check=True,
+        capture_output=True,
+    )
+    program = output / "program"
+    subprocess.run(
+        [
+            "gcc",
+            "-O2",
+            f"-I{output}/include",
+            project / "main.c",
+            output / f"lib{name}.a",
+            "-pthread",
+            "-o",
+            program,
+        ],
+        check=True,
+    )
+    return Built(output / f"{name}.cafe", program, name)
+
+
+@pytest.fixture(scope="session")
+def totp(publisher: tuple[Path, PublisherIdentity], tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Give the example of the project, built."""
+    return build(ROOT / "examples" / "totp", publisher[0], tmp_path_factory.mktemp("totp"), "totp")
+
+
+@pytest.fixture(scope="session")
+def probe(publisher: tuple[Path, PublisherIdentity], tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Give a program whose calls can hang or fault, built."""
+    return build(SECRETS / "agent_probe", publisher[0], tmp_path_factory.mktemp("probe"), "agent-probe")
+
+
+@pytest.fixture(scope="module")
+def site(publisher: tuple[Path, PublisherIdentity], totp: Built, probe: Built) -> Iterator[Site]:
+    """Give a site with an enrolled host, both programs pushed and no licence; leases last six seconds."""
+    with tempfile.TemporaryDirectory(prefix="cafe-") as directory, ExitStack() as ending:
+        folder = Path(directory)
+        tpm = start_swtpm(folder)
+        ending.callback(end, tpm.process)
+        made = Site(
+            folder,
+            tpm.tcti,
+            publisher[1],
+            {"CAFE_SBS_LEASE_SECONDS": "6", "CAFE_SBS_LEASE_MARGIN_SECONDS": "1"},
+        )
+        ending.callback(made.close)
+        made.enrol()
+        for built in (totp, probe):
+            made.publish(built)
+        yield made
+
+
+def _backends() -> list[object]:
+    missing = pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="there is no /dev/kvm")
+    return [pytest.param("kvm", marks=missing), "emulator"]
+
+
+@pytest.fixture(params=_backends())
+def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
+    """Give a running agent, on each backend."""
+    with site.running_agent(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def any_agent(site: Site) -> Iterator[Agent]:
+    """Give a running agent on the backend this machine is best at."""
+    with site.running_agent("auto") as running:
+        yield running

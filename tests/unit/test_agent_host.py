@@ -81,6 +81,7 @@ class World:
     renewals: int = 0
     renewal_fails: bool = False
     ended_at_renewal: tuple[bytes, ...] = ()
+    strays: tuple[tuple[bytes, int], ...] = ()
     start_error: errors.CafeError | None = None
     go: threading.Event = field(default_factory=threading.Event)
     start_go: threading.Event = field(default_factory=threading.Event)
@@ -97,7 +98,8 @@ class World:
         self.go.wait(5)
         memory = FakeMemory()
         self.memories.append(memory)
-        lease = Lease(LEASE_ID, self.now, self.lease_seconds)
+        lease_id = LEASE_ID if len(self.memories) == 1 else len(self.memories).to_bytes(16, "big")
+        lease = Lease(lease_id, self.now, self.lease_seconds)
         release = FakeRelease(order, "p/app@1", None, None, (), lease)  # type: ignore[arg-type] # unused
         return Deployment(release, SimpleNamespace(memory=memory))  # type: ignore[arg-type] # a fake plan
 
@@ -107,7 +109,7 @@ class World:
             raise errors.TransportError("down")
         if self.ended_at_renewal:
             return self.now, (), self.ended_at_renewal
-        return self.now, ((LEASE_ID, 30),), ()
+        return self.now, ((LEASE_ID, 30), *self.strays), ()
 
     def end_lease(self, lease_id: bytes) -> None:
         self.ended.append(lease_id)
@@ -270,6 +272,41 @@ def test_leases_that_ended_at_renewal_are_destroyed(monkeypatch: pytest.MonkeyPa
         await world.host.launch("vm1", REQUEST)
         world.now += 10
         await until(lambda: world.enclaves[0].destroyed is Status.REVOKED)
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_leases_that_a_killed_agent_left_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "LONGEST_SLEEP_SECONDS", 0.02)
+
+    async def scenario(world: World) -> None:
+        stray = b"s" * 16
+        world.strays = ((stray, 30),)
+        await world.host.launch("vm1", REQUEST)
+        world.go.clear()
+        launch = asyncio.create_task(world.host.launch("vm1", REQUEST))
+        world.now += 10
+        await until(lambda: world.renewals == 1)
+        await asyncio.sleep(0.05)
+        assert world.ended == [], "it might be the lease of the launch that is under way"
+        world.go.set()
+        await launch
+        world.now += 10
+        await until(lambda: world.ended == [stray])
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+def test_giving_back_is_carried_through_when_the_guests_task_is_cancelled() -> None:
+    async def scenario(world: World) -> None:
+        tenancy = await world.host.launch("vm1", REQUEST)
+        ending = asyncio.create_task(world.host.end(tenancy))
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        await until(lambda: world.ended == [LEASE_ID])
 
     run(scenario)
 
