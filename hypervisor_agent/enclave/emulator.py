@@ -157,9 +157,9 @@ class Emulator:
                 self._wake(index)
 
     def _calls(self) -> tuple[int, int]:
-        """Return calls begun and ended; constructors count as a call."""
+        """Return calls begun and ended, a pair that no two calls share; constructors count as one."""
         if not self._ready:
-            return (1, 0)
+            return (0, -1)
         started, finished, _ = abi.MONITOR.unpack_from(self._memory.view, self._config.monitor_gpa)
         return (started, finished)
 

@@ -62,6 +62,10 @@ class EnclaveProcess:
         """Return a descriptor that is readable when an event has come or the process has gone."""
         return self._socket.fileno()
 
+    def has_news(self) -> bool:
+        """Say whether an event has come or the process has gone."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
     def configure(self, config: bytes, memory_fd: int, channel_fd: int) -> None:
         """Send the one message a VMM gets. A VMM that is gone already shows at :meth:`receive`."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -120,7 +124,13 @@ class SparePool:
         :raises HostError: it cannot be started.
         """
         spare, self._spare = self._spare, None
-        return (spare or self._spawn()).result()
+        if spare is not None:
+            process = spare.result()
+            if not process.has_news():
+                return process
+            process.end()  # it failed while it waited: a fresh one works, or says why not
+            process.close()
+        return self._spawn().result()
 
     def _spawn(self) -> Future[EnclaveProcess]:
         return self._thread.submit(EnclaveProcess.spawn, self._backend)

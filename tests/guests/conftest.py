@@ -119,8 +119,12 @@ class Caller:
         self.put(SLOT + abi.SLOT_REQUEST, self._number)
         futex_wake(self._address + SLOT + abi.SLOT_REQUEST)  # nobody waits there: a system call as full fence
         if self.word(abi.CHANNEL_SLEEPING):
-            self.put(abi.CHANNEL_BELL, self.word(abi.CHANNEL_BELL) + 1)
-            futex_wake(self._address + abi.CHANNEL_BELL)
+            self.ring()
+
+    def ring(self) -> None:
+        """Wake the enclave."""
+        self.put(abi.CHANNEL_BELL, (self.word(abi.CHANNEL_BELL) + 1) & 0xFFFFFFFF)
+        futex_wake(self._address + abi.CHANNEL_BELL)
 
     def call(self, entry: str, *arguments: int, seconds: float = 10.0) -> int | abi.Status:
         """Return the result, or the status if the enclave ended."""
@@ -181,6 +185,18 @@ CallerOf = Callable[[Enclave], Caller]
 def caller_of(probe: Probe) -> CallerOf:
     """Return what makes calls to an enclave."""
     return lambda enclave: Caller(enclave.channel, probe.entries)
+
+
+@pytest.fixture
+def kvm_enclave(probe: Probe, vmm: Path) -> Iterator[Enclave]:
+    """Start an enclave under KVM, whatever other tests run on."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("this machine has no /dev/kvm that we may open")
+    spares = SparePool(choose_backend("kvm"))
+    enclave = Enclave.start(probe.plan(), spares)
+    yield enclave
+    enclave.destroy()
+    spares.close()
 
 
 Launch = Callable[..., tuple[Enclave, Caller]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,6 +108,15 @@ def test_infinite_loop_meets_its_deadline_and_is_replaced(launch: Launch, probe:
 def test_deadline_counts_one_call_not_all(launch: Launch) -> None:
     _, caller = launch(deadline_ms=60)
     assert [caller.call("echo", number) for number in range(400)] == list(range(1, 401))
+
+
+@pytest.mark.case("B15")
+def test_deadline_does_not_count_idle_time(launch: Launch) -> None:
+    """The first call after a long sleep is not taken for the constructors, or for the call before."""
+    _, caller = launch(deadline_ms=100)
+    for number in range(3):
+        time.sleep(0.25)
+        assert caller.call("echo", number) == number + 1
 
 
 # entry, argument: what must end the enclave

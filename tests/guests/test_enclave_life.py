@@ -82,6 +82,39 @@ def test_killed_vmm_wakes_a_sleeping_call(launch: Launch) -> None:
 
 
 @pytest.mark.case("B17")
+def test_flood_of_the_channel_harms_nobody_else(launch: Launch) -> None:
+    """The guest writes nonsense into every word it can reach, all the time."""
+    other, other_caller = launch()
+    enclave, caller = launch(deadline_ms=200)
+    until = time.monotonic() + 0.5
+    value = 0
+    while time.monotonic() < until:
+        value = (value * 1664525 + 1013904223) & 0xFFFFFFFF
+        for offset in (64, 68, 72, 128, 4096, 4100, 4160, 4168, 4096 + 65536, 4096 + 65536 + 64):
+            caller.put(offset, value)
+        caller.put(4164, 0)  # the probe trusts its entry index; the runtime does not
+        caller.ring()
+    assert other_caller.call("echo", 1) == 2
+    assert other.wait(0) is None
+    assert enclave.wait(0) is None, "it still runs, for what it is worth"
+    enclave.destroy()
+    assert enclave.pid == 0
+
+
+@pytest.mark.case("B17")
+def test_spare_that_died_is_replaced(probe: Probe, pool: SparePool) -> None:
+    pool.refill()
+    assert pool._spare is not None
+    spare = pool._spare.result()
+    os.kill(spare.pid, signal.SIGKILL)
+    time.sleep(0.05)
+    enclave = Enclave.start(probe.plan(), pool)
+    assert spare.pid == 0, "reaped"
+    assert enclave.wait(0) is None
+    enclave.destroy()
+
+
+@pytest.mark.case("B17")
 def test_killed_agent_takes_its_vmms_along(pool: SparePool) -> None:
     agent = subprocess.Popen([sys.executable, "-c", AGENT, pool.backend.name], stdout=subprocess.PIPE)
     try:

@@ -16,6 +16,7 @@ from hypervisor_agent import abi
 from hypervisor_agent.abi import EventKind
 from hypervisor_agent.enclave.backend import choose_backend
 from hypervisor_agent.enclave.channel import Channel
+from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
 from hypervisor_agent.plan import EnclavePlan
 
@@ -126,29 +127,21 @@ def _memory_flags(pid: int, name: str) -> list[set[str]]:
     return [set(part.split()) for part in re.findall(rf"memfd:{name}.*?VmFlags:([^\n]*)", text, re.DOTALL)]
 
 
-@pytest.fixture
-def kvm_enclave(launch: Launch, pool: SparePool) -> int:
-    """Start an enclave under KVM and return its process."""
-    if pool.backend.name != "kvm":
-        pytest.skip("the emulator is a Python process")
-    return launch()[0].pid
-
-
-def test_vmm_is_confined(kvm_enclave: int) -> None:
-    status = _status(kvm_enclave)
+def test_vmm_is_confined(kvm_enclave: Enclave) -> None:
+    status = _status(kvm_enclave.pid)
     assert status["Seccomp"] == "2"
-    limits = Path(f"/proc/{kvm_enclave}/limits").read_text()
+    limits = Path(f"/proc/{kvm_enclave.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 +0", limits)
     assert re.search(r"Max file size +0 +0", limits)
 
 
 @pytest.mark.case("D06")
-def test_enclave_memory_is_locked(kvm_enclave: int) -> None:
-    assert all("lo" in flags for flags in _memory_flags(kvm_enclave, "cafe-enclave"))
+def test_enclave_memory_is_locked(kvm_enclave: Enclave) -> None:
+    assert all("lo" in flags for flags in _memory_flags(kvm_enclave.pid, "cafe-enclave"))
 
 
-def test_vmm_holds_few_descriptors(kvm_enclave: int) -> None:
-    names = [str(entry.readlink()) for entry in Path(f"/proc/{kvm_enclave}/fd").iterdir()]
+def test_vmm_holds_few_descriptors(kvm_enclave: Enclave) -> None:
+    names = [str(entry.readlink()) for entry in Path(f"/proc/{kvm_enclave.pid}/fd").iterdir()]
     kinds = {re.sub(r"[:\[].*", "", name) for name in names if not name.startswith(("/dev/null", "pipe"))}
     assert {name for name in names if "memfd" in name or "/dev/kvm" in name or "kvm-vm" in name} == set()
     assert "socket" in kinds
@@ -156,8 +149,8 @@ def test_vmm_holds_few_descriptors(kvm_enclave: int) -> None:
     assert len(names) <= 5
 
 
-def test_vmm_is_small(kvm_enclave: int) -> None:
-    status = _status(kvm_enclave)
+def test_vmm_is_small(kvm_enclave: Enclave) -> None:
+    status = _status(kvm_enclave.pid)
     own = int(status["RssAnon"].split()[0]) + int(status["RssFile"].split()[0])
     assert own <= 2048, "KiB beyond image, stack, heap and channel"
 
