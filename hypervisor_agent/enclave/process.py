@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -107,6 +108,7 @@ class SparePool:
         self._backend: Final = backend
         self._thread = ThreadPoolExecutor(1, "cafe-spawn")
         self._spare: Future[EnclaveProcess] | None = None
+        self._lock = threading.Lock()
 
     @property
     def backend(self) -> Backend:
@@ -115,15 +117,17 @@ class SparePool:
 
     def refill(self) -> None:
         """Have a spare made if there is none; returns at once."""
-        if self._spare is None:
-            self._spare = self._spawn()
+        with self._lock:
+            if self._spare is None:
+                self._spare = self._spawn()
 
     def take(self) -> EnclaveProcess:
         """Return a process that has no enclave yet: the spare, or a new one.
 
         :raises HostError: it cannot be started.
         """
-        spare, self._spare = self._spare, None
+        with self._lock:  # one process must never be handed out twice
+            spare, self._spare = self._spare, None
         if spare is not None:
             process = spare.result()
             if not process.has_news():

@@ -22,7 +22,7 @@ from hypervisor_agent.abi import Status
 from hypervisor_agent.enclave.backend import Backend, choose_backend
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
-from hypervisor_agent.enclave.process import SparePool
+from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
 
 if TYPE_CHECKING:
     from conftest import CallerOf, Launch, Probe
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AGENT = """
 import sys, time
 from hypervisor_agent.enclave.backend import choose_backend
-from hypervisor_agent.enclave.process import SparePool
+from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
 
 pool = SparePool(choose_backend(sys.argv[1]))
 spare, taken = pool.take(), pool.take()
@@ -112,6 +112,27 @@ def test_spare_that_died_is_replaced(probe: Probe, pool: SparePool) -> None:
     assert spare.pid == 0, "reaped"
     assert enclave.wait(0) is None
     enclave.destroy()
+
+
+def test_no_process_is_handed_out_twice(vmm: Path) -> None:
+    """Many threads take at once."""
+    spares = SparePool(Backend("kvm", (str(vmm),)))
+    taken: list[EnclaveProcess] = []
+
+    def take() -> None:
+        spares.refill()
+        taken.append(spares.take())
+
+    threads = [threading.Thread(target=take) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({process.pid for process in taken}) == 12
+    for process in taken:
+        process.end()
+        process.close()
+    spares.close()
 
 
 @pytest.mark.case("B17")
