@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define CAFE_PUBLIC __attribute__((visibility("default")))
 #ifdef __cplusplus
@@ -51,7 +52,8 @@ struct cafe_library {
 };
 #define CAFE_LIBRARY(binding) {binding, NULL}
 
-/* One call; only libcafe looks inside. */
+/* One call; only libcafe looks inside. What a stub does between entering and running is inline: with constant
+ * sizes it becomes a few moves. */
 struct cafe_call {
     struct cafe_library *library;
     struct cafe_state *state;
@@ -68,6 +70,9 @@ void cafe_register(struct cafe_library *library);
 
 void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry);
 
+/* The first failure of a call counts; detail NULL: the status's own sentence. */
+void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail);
+
 /* The call fails with CAFE_E_MALFORMED if a size expression did. */
 void cafe_call_check(struct cafe_call *call, bool good);
 
@@ -78,15 +83,40 @@ uint64_t cafe_call_string(struct cafe_call *call, const char *text, uint64_t mos
 void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes);
 
 /* The position of the next area in the slot; the call fails with CAFE_E_LIMIT if it does not fit. */
-uint64_t cafe_call_area(struct cafe_call *call, uint64_t count, uint64_t element_bytes, uint64_t align);
+static inline uint64_t cafe_call_area(struct cafe_call *call, uint64_t count, uint64_t element_bytes,
+                                      uint64_t align) {
+    uint64_t bytes = 0;
+    if (call->status != CAFE_OK) {
+        return 0;
+    }
+    const uint64_t start = (call->offset + align - 1) & ~(align - 1); /* both far below 2^63 */
+    if (__builtin_mul_overflow(count, element_bytes, &bytes) || start > call->slot_bytes ||
+        bytes > call->slot_bytes - start) {
+        cafe_call_fail(call, CAFE_E_LIMIT, NULL);
+        return 0;
+    }
+    call->offset = start + bytes;
+    return start;
+}
 
-void cafe_call_put(struct cafe_call *call, uint64_t at, const void *source, uint64_t bytes);
-void cafe_call_word(struct cafe_call *call, uint64_t at, uint64_t word);
+static inline void cafe_call_put(struct cafe_call *call, uint64_t at, const void *source, uint64_t bytes) {
+    if (call->status == CAFE_OK && source != NULL && bytes != 0) {
+        memcpy(call->slot + at, source, bytes);
+    }
+}
+
+static inline void cafe_call_word(struct cafe_call *call, uint64_t at, uint64_t word) {
+    cafe_call_put(call, at, &word, sizeof word);
+}
 
 /* Publish the request and wait for the reply. */
 void cafe_call_run(struct cafe_call *call);
 
-void cafe_call_get(struct cafe_call *call, uint64_t at, void *target, uint64_t bytes);
+static inline void cafe_call_get(struct cafe_call *call, uint64_t at, void *target, uint64_t bytes) {
+    if (call->status == CAFE_OK && target != NULL && bytes != 0) {
+        memcpy(target, call->slot + at, bytes);
+    }
+}
 
 /* A bool result: any byte but 0 is true. After a failure, `otherwise`. */
 bool cafe_call_truth(struct cafe_call *call, bool otherwise);

@@ -12,8 +12,7 @@ void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint3
     *call = (struct cafe_call){.library = library, .state = state, .entry = entry};
 }
 
-/* The first failure counts; detail NULL: the status's own sentence. */
-static void fail(struct cafe_call *call, enum cafe_status status, const char *detail) {
+void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail) {
     if (call->status == CAFE_OK) {
         call->status = status;
         cafe_error_set(status, detail);
@@ -22,14 +21,15 @@ static void fail(struct cafe_call *call, enum cafe_status status, const char *de
 
 void cafe_call_check(struct cafe_call *call, bool good) {
     if (!good) {
-        fail(call, CAFE_E_MALFORMED, "a size is negative or too large; check the counts of this call");
+        cafe_call_fail(call, CAFE_E_MALFORMED,
+                       "a size is negative or too large; check the counts of this call");
     }
 }
 
 uint64_t cafe_call_string(struct cafe_call *call, const char *text, uint64_t most) {
     const uint64_t length = strnlen(text, most);
     if (length == most) {
-        fail(call, CAFE_E_LIMIT, "a string is longer than its CAFE_STR allows");
+        cafe_call_fail(call, CAFE_E_LIMIT, "a string is longer than its CAFE_STR allows");
         return 0;
     }
     return length + 1;
@@ -48,33 +48,8 @@ void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes) {
     call->slot = call->state->region + CAFE_CHANNEL_HEADER_BYTES + call->seat * call->slot_bytes;
     call->offset = CAFE_SLOT_FRAME + fixed_bytes;
     if (call->offset > call->slot_bytes) {
-        fail(call, CAFE_E_LIMIT, NULL);
+        cafe_call_fail(call, CAFE_E_LIMIT, NULL);
     }
-}
-
-uint64_t cafe_call_area(struct cafe_call *call, uint64_t count, uint64_t element_bytes, uint64_t align) {
-    uint64_t bytes = 0;
-    if (call->status != CAFE_OK) {
-        return 0;
-    }
-    const uint64_t start = (call->offset + align - 1) & ~(align - 1); /* both far below 2^63 */
-    if (__builtin_mul_overflow(count, element_bytes, &bytes) || start > call->slot_bytes ||
-        bytes > call->slot_bytes - start) {
-        fail(call, CAFE_E_LIMIT, NULL);
-        return 0;
-    }
-    call->offset = start + bytes;
-    return start;
-}
-
-void cafe_call_put(struct cafe_call *call, uint64_t at, const void *source, uint64_t bytes) {
-    if (call->status == CAFE_OK && source != NULL && bytes != 0) {
-        memcpy(call->slot + at, source, bytes);
-    }
-}
-
-void cafe_call_word(struct cafe_call *call, uint64_t at, uint64_t word) {
-    cafe_call_put(call, at, &word, sizeof word);
 }
 
 void cafe_call_run(struct cafe_call *call) {
@@ -95,13 +70,7 @@ void cafe_call_run(struct cafe_call *call) {
         }
     }
     if (status != CAFE_OK) {
-        fail(call, status, NULL);
-    }
-}
-
-void cafe_call_get(struct cafe_call *call, uint64_t at, void *target, uint64_t bytes) {
-    if (call->status == CAFE_OK && target != NULL && bytes != 0) {
-        memcpy(target, call->slot + at, bytes);
+        cafe_call_fail(call, status, NULL);
     }
 }
 

@@ -8,6 +8,7 @@
 #define RT_H
 
 #include "cafe_abi.h"
+#include <rt_cross.h> /* in angle brackets: tests put one before it that checks every access */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,17 +28,6 @@ struct rt_call {
     struct cafe_slot *shared; /* the same slot, for results, with rt_write */
     uint64_t used;            /* end of what the stub put in the arena; the runtime wipes that much */
 };
-
-/* Copy from shared memory, fetching every byte exactly once. */
-void rt_read(void *private_dst, const volatile void *shared_src, uint64_t n);
-
-/* Copy to shared memory. */
-void rt_write(volatile void *shared_dst, const void *src, uint64_t n);
-
-/* Take the next area of `count` elements from *offset on: *start is where it begins, *offset becomes its
- * end. `align` is a power of two. False, and nothing changed, if it does not fit into the slot. */
-bool rt_area(uint64_t *offset, uint64_t count, uint64_t element_bytes, uint64_t align, uint64_t slot_bytes,
-             uint64_t *start);
 
 /* End the enclave; what waits for a call gets `status`. */
 __attribute__((noreturn)) void rt_abort(enum cafe_status status);

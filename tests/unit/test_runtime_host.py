@@ -15,7 +15,7 @@ HEAP_BYTES = 1 << 20
 ABORT = 7
 HARNESS = """
 #include <setjmp.h>
-#include "rt_call.c"
+#include "rt.h"
 #include "rt_heap.c"
 #pragma GCC visibility push(default)
 static jmp_buf back;

@@ -89,15 +89,7 @@ class Shop:
             self.compile(source, "secret_stub", runtime),
             self.compile(table, "entries", runtime),
             self.compile(NATIVE / "shim.c", "shim", runtime),
-            self.area(),
         ]
-
-    def area(self) -> Path:
-        """Compile rt_area, the runtime's own."""
-        text = (RUNTIME / "rt_call.c").read_text()
-        source = self.place / "area.c"
-        source.write_text('#include "rt.h"\n' + text[text.index("bool rt_area") :])
-        return self.compile(source, "area", f"-I{RUNTIME}")
 
 
 def suffix(interface: Interface) -> str:
