@@ -17,6 +17,9 @@ _COLUMNS = ("number", "at", "actor", "action", "outcome", "code", "subject", "ho
 def audit(
     client: SbsClient,
     after: Annotated[int, typer.Option(help="Only records with a higher number.", min=0)] = 0,
+    actor: Annotated[str | None, typer.Option(help="Only what this identity asked.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only decisions of this kind: licence.issue...")] = None,
 ) -> Rows:
     """Show what the SBS decided, oldest first."""
-    return Rows(_COLUMNS, client.audit({"after": after}))
+    asked = {"after": after, "actor": actor, "action": action}
+    return Rows(_COLUMNS, client.audit({name: value for name, value in asked.items() if value is not None}))

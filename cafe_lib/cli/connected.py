@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final
 
@@ -14,6 +15,7 @@ from cafe_lib.cli.config import Flags, load_target
 from cafe_lib.cli.console import JsonOption
 from cafe_lib.cli.output import Result, show
 from cafe_lib.client.sbs import SbsClient
+from cafe_lib.errors import CafeError
 
 _SbsOption = Annotated[
     str | None, typer.Option("--sbs", metavar="URL", help="Address of the SBS; or CAFE_SBS_URL.")
@@ -35,6 +37,16 @@ _FLAGS: Final = (
     inspect.Parameter("ca_file", _KEYWORD, default=None, annotation=_CaOption),
     inspect.Parameter("as_json", _KEYWORD, default=False, annotation=JsonOption),
 )
+
+
+@contextmanager
+def explained(kind: type[CafeError], hint: str) -> Iterator[None]:
+    """Add a hint to a refusal of this kind: the SBS gives its code and one sentence only."""
+    try:
+        yield
+    except kind as error:
+        error.hint = error.hint or hint
+        raise
 
 
 def connected(function: Callable[Concatenate[SbsClient, ...], Result]) -> Callable[..., None]:

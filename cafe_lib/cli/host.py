@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cafe_lib.cli.connected import connected
+from cafe_lib.cli.connected import connected, explained
 from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
+from cafe_lib.errors import ConflictError
 
 app = typer.Typer(no_args_is_help=True, help="The hosts that may receive secret code.")
 _COLUMNS = ("id", "name", "state", "leases", "enrolled_at", "last_attested_at")
@@ -23,7 +24,8 @@ def approve(
     ek: Annotated[str, typer.Option(help="What `cafe-agent ek` prints on the host, 64 hex digits.")],
 ) -> Record:
     """Let the host with this TPM enrol, once."""
-    return Record(client.approve_host({"name": name, "ek_digest": ek}))
+    with explained(ConflictError, "this TPM or this name is taken: `cafe host approvals`"):
+        return Record(client.approve_host({"name": name, "ek_digest": ek}))
 
 
 @app.command()

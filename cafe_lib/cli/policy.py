@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cafe_lib.cli.connected import connected
+from cafe_lib.cli.connected import connected, explained
 from cafe_lib.cli.output import Record
 from cafe_lib.client.sbs import SbsClient
-from cafe_lib.errors import LimitError, NotFoundError
+from cafe_lib.errors import ConflictError, LimitError, NotFoundError
 from cafe_lib.evidence.policy import parse_policy
 from cafe_lib.wire.limits import MAX_POLICY_BYTES
 
@@ -34,7 +34,8 @@ def set_policy(
     """Put a policy in force; hosts that do not meet it get nothing from then on."""
     document = _read(file)
     parse_policy(document)
-    return Record(client.set_policy(document))
+    with explained(ConflictError, "raise `version` above that of the policy in force: `cafe policy show`"):
+        return Record(client.set_policy(document))
 
 
 def _read(file: Path) -> bytes:

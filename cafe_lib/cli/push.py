@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from cafe_lib.cli.connected import connected
+from cafe_lib.cli.connected import connected, explained
 from cafe_lib.cli.output import Record
 from cafe_lib.cli.pins import fetch_release_key
 from cafe_lib.cli.publisher import PublisherOption
 from cafe_lib.client.sbs import SbsClient
-from cafe_lib.errors import NotFoundError
+from cafe_lib.errors import ConflictError, NotFoundError
 from cafe_lib.image.manifest import verify_manifest
 from cafe_lib.image.package import open_package, reseal
 from cafe_lib.toolchain.keys import load_publisher
@@ -48,7 +48,8 @@ def push(
     with tempfile.TemporaryDirectory(prefix="cafe-push-") as directory:
         sealed = Path(directory) / "sealed.cafe"
         reseal(built, identity.secret, key, sealed)
-        with _pieces(sealed) as pieces:
+        taken = explained(ConflictError, "it is there, or was revoked: raise `version` and build again")
+        with taken, _pieces(sealed) as pieces:
             return Record(client.push_release(pieces, sealed.stat().st_size))
 
 

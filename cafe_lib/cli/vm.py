@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cafe_lib.cli.connected import connected
+from cafe_lib.cli.connected import connected, explained
 from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
+from cafe_lib.errors import ConflictError
 
 app = typer.Typer(no_args_is_help=True, help="Which VM runs on which host, and whose it is.")
 VmId = Annotated[str, typer.Argument(help="The VM's id, as the agent on its host names it.", metavar="VM")]
@@ -24,7 +25,8 @@ def register(
     tenant: Annotated[str, typer.Option(help="The tenant it belongs to.")],
 ) -> Record:
     """Register a VM, so that licences of its tenant hold for it."""
-    return Record(client.register_vm({"vm_id": vm, "host_id": host, "tenant": tenant}))
+    with explained(ConflictError, "this name is taken, or was another tenant's"):
+        return Record(client.register_vm({"vm_id": vm, "host_id": host, "tenant": tenant}))
 
 
 @app.command("list")
