@@ -7,6 +7,7 @@ error code, RIP and CR2 at hand. Source: Intel SDM vol. 3, 3.5 (descriptors), 6.
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Final
 
 from hypervisor_agent.abi import PAGE, PORT
@@ -49,6 +50,7 @@ def tables_page(address: int, handlers: int, fault_stack_top: int) -> bytes:
     return bytes(page)
 
 
+@cache
 def handlers_page() -> bytes:
     """Return the page of ``hlt`` handlers; what lies between them traps."""
     page = bytearray([_INT3]) * PAGE
