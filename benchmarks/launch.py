@@ -39,11 +39,7 @@ def measure_launch(runs: int) -> list[Figure]:
     timeline, took, asked = Timeline(), [], []
     with tempfile.TemporaryDirectory(prefix="cafe-") as folder, Services() as services:
         site = Site(Path(folder), services, timeline.listen)
-        site.start_tpm()
-        site.start_sbs()
-        site.enrol_host()
-        site.start_agent()
-        built = site.publish(_EXAMPLE, BUILD / "launch")
+        built = site.set_up(_EXAMPLE, BUILD / "launch")
         program = build_program(built, BUILD / "launch")
         site.issue_licence("acme/totp", seats=50)
         for run in range(4 * runs + 1):

@@ -22,7 +22,6 @@ from story import Story
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "totp"
-BUILD = ROOT / "build" / "demo"
 APP = "acme/totp"
 CONTROL = b"the secret function could not be called"
 MEASURED_PCR = 14
@@ -119,20 +118,13 @@ def revoke_while_running(story: Story, site: Site, program: PublicProgram, licen
     story.check(f"licence revoked while running, {took:.2f} s", holds=True, found=program.end())
 
 
-def tell_story(site: Site, story: Story, backend: str) -> None:
+def tell_story(site: Site, story: Story) -> None:
     """Run the whole demo on a fresh site."""
-    story.chapter("Start a software TPM, the Secret Binary Server and its people")
-    site.start_tpm()
-    site.start_sbs()
-    story.chapter("Measure the agent into PCR 14; the operator approves the TPM, the host enrols")
-    site.enrol_host()
-    site.start_agent(backend)
-    story.say(f"         host {site.host_id}, policy: the PCR values of now")
-    story.chapter("cafe build and cafe push: split examples/totp")
-    BUILD.mkdir(parents=True, exist_ok=True)
+    story.chapter("Start a software TPM, the SBS and an agent; enrol the host; build and push examples/totp")
     out = site.folder / "totp"
-    built = site.publish(EXAMPLE, out)
+    built = site.set_up(EXAMPLE, out)
     program = build_program(built, out)
+    story.say(f"         host {site.host_id}, approved by its TPM's endorsement key; policy: its PCRs of now")
     story.say(f"         SecretBinaryID {built['secret_binary_id']}")
 
     story.chapter("Refusal 1: no licence")
@@ -176,7 +168,7 @@ def main() -> int:
         story.say("no usable /dev/kvm: the enclave runs in the emulator")
     with tempfile.TemporaryDirectory(prefix="cafe-") as folder, Services() as services:
         try:
-            tell_story(Site(Path(folder), services, story.listen), story, backend)
+            tell_story(Site(Path(folder), services, story.listen, backend), story)
         except (DemoError, subprocess.SubprocessError) as error:
             print(f"\nthe demo failed: {error}", file=sys.stderr)
             for log in sorted(Path(folder).glob("*.log")):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from processes import BIN, Event, Service, Services, run_json
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPML_DIGEST_VALUES, TPMT_HA, TPMU_HA
 
 VM_ID, TENANT = "web-1", "globex"
-QUOTE_MAX_AGE_SECONDS = 3
+QUOTE_MAX_AGE_SECONDS = 1
 
 
 def free_port() -> int:
@@ -28,13 +29,17 @@ def free_port() -> int:
 class Site:
     """Starts the parts in order; ``folder`` holds all their state. Programs end with ``services``."""
 
-    def __init__(self, folder: Path, services: Services, listener: Callable[[Event], None]) -> None:
+    def __init__(
+        self, folder: Path, services: Services, listener: Callable[[Event], None], backend: str = "auto"
+    ) -> None:
+        self.backend = backend
         self.folder, self.services, self.listener = folder, services, listener
         self.keys: dict[str, str] = {}
         self.url = f"http://127.0.0.1:{free_port()}"
         self.tcti = f"swtpm:path={folder}/tpm.sock"
         self.guest_socket = folder / "guest.sock"
-        self.host_id = ""
+        self.publisher = folder / "publisher"
+        self.sbs_root = self.host_id = ""
         self.agent: Service | None = None
 
     def start_tpm(self) -> None:
@@ -50,7 +55,7 @@ class Site:
         self.services.start("swtpm", command, self.folder).wait_for(server.exists)
 
     def start_sbs(self) -> None:
-        """Make the server's keys, start it, and give every role its identity."""
+        """Make the server's keys and start it."""
         state = self.folder / "sbs"
         made = run_json("cafe-sbs", "init", "--dir", str(state))
         self.keys["admin"], self.sbs_root = made["admin_key"], made["sbs_root"]
@@ -59,15 +64,12 @@ class Site:
         os.environ["CAFE_SBS_QUOTE_MAX_AGE_SECONDS"] = str(QUOTE_MAX_AGE_SECONDS)
         service = self.services.start("sbs", command, self.folder, self.listener)
         service.wait_for(self._sbs_answers)
-        self.publisher = self.folder / "publisher"
-        run_json("cafe", "publisher", "init", "--dir", str(self.publisher))
-        for role in ("marketplace", "operator"):
-            self.keys[role] = self.cafe("admin", "identity", "create", role, "--role", role)["api_key"]
-        made = self.cafe(
-            *("admin", "identity", "create", "acme", "--role", "publisher"),
-            *("--publisher", str(self.publisher)),
-        )
-        self.keys["publisher"] = made["api_key"]
+
+    def create_identity(self, role: str, *more: str) -> None:
+        """Make an identity with this role, and keep its API key."""
+        name = "acme" if role == "publisher" else role
+        made = self.cafe("admin", "identity", "create", name, "--role", role, *more)
+        self.keys[role] = made["api_key"]
 
     def _sbs_answers(self) -> bool:
         try:
@@ -81,11 +83,14 @@ class Site:
         env = {"CAFE_SBS_URL": self.url, "CAFE_API_KEY": self.keys[role]}
         return run_json("cafe", *command, env=env)
 
-    def enrol_host(self) -> None:
-        """Measure the agent, have the operator approve this TPM, enrol, and set the policy from its PCRs."""
+    def measure_agent(self) -> str:
+        """Measure the agent into PCR 14; return the digest of the TPM's endorsement key."""
+        run_json("cafe-agent", "measure", "--tcti", self.tcti)
+        return str(run_json("cafe-agent", "ek", "--tcti", self.tcti)["ek"])
+
+    def enrol_host(self, ek: str) -> None:
+        """Have the operator approve this TPM, enrol, and make the policy of the PCRs of now."""
         tcti = ("--tcti", self.tcti)
-        run_json("cafe-agent", "measure", *tcti)
-        ek = run_json("cafe-agent", "ek", *tcti)["ek"]
         self.cafe("operator", "host", "approve", "host-1", "--ek", ek)
         enrolled = run_json(
             *("cafe-agent", "enrol", "--sbs", self.url, "--sbs-root", self.sbs_root, "--name", "host-1"),
@@ -98,20 +103,43 @@ class Site:
         self.cafe("admin", "policy", "set", str(policy))
         self.cafe("operator", "vm", "register", VM_ID, "--host", self.host_id, "--tenant", TENANT)
 
-    def start_agent(self, backend: str = "auto") -> None:
+    def start_agent(self) -> None:
         """Start the agent, serving one VM on one socket."""
         command = [str(BIN / "cafe-agent"), "run", "--state", str(self.folder / "agent")]
-        command += ["--vm", f"{VM_ID}={self.guest_socket}", "--backend", backend, "--events"]
+        command += ["--vm", f"{VM_ID}={self.guest_socket}", "--backend", self.backend, "--events"]
         self.agent = self.services.start("agent", command, self.folder, self.listener)
         self.agent.wait_for(self.guest_socket.exists)
 
-    def publish(self, project: Path, out: Path) -> dict[str, Any]:
-        """Build a project and push its package; return what the build printed."""
+    def build(self, project: Path, out: Path) -> dict[str, Any]:
+        """Make a publisher's keys and build a project with them; return what the build printed."""
+        run_json("cafe", "publisher", "init", "--dir", str(self.publisher))
         built: dict[str, Any] = run_json(
             *("cafe", "build", str(project), "--publisher", str(self.publisher), "--output", str(out))
         )
-        self.cafe("publisher", "push", built["package"], "--publisher", str(self.publisher))
         return built
+
+    def push(self, package: str) -> None:
+        """Seal a package to the SBS and upload it."""
+        self.cafe("publisher", "push", package, "--publisher", str(self.publisher))
+
+    def set_up(self, project: Path, out: Path) -> dict[str, Any]:
+        """Do all of the above, what can be done at once at once; return what the build printed."""
+        with ThreadPoolExecutor() as pool:
+            building = pool.submit(self.build, project, out)
+            serving = pool.submit(self.start_sbs)
+            self.start_tpm()
+            measuring = pool.submit(self.measure_agent)
+            serving.result()
+            people = [pool.submit(self.create_identity, role) for role in ("marketplace", "operator")]
+            people[1].result()
+            self.enrol_host(measuring.result())
+            built = building.result()
+            self.create_identity("publisher", "--publisher", str(self.publisher))
+            pushing = pool.submit(self.push, built["package"])
+            self.start_agent()
+            pushing.result()
+            people[0].result()
+            return built
 
     def issue_licence(self, app: str, seats: int = 2) -> str:
         """Let the marketplace license an app to the tenant; return the licence's id."""
