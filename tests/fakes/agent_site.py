@@ -78,9 +78,13 @@ class Recorder:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
             self._open += [client, server]
             for source, target, record in ((client, server, self.sent), (server, client, self.received)):
                 threading.Thread(target=self._pump, args=(source, target, record), daemon=True).start()
