@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
-from cafe_lib.cli.connected import connected
+from cafe_lib.cli.connected import connected, explained
 from cafe_lib.cli.output import Record, Rows
 from cafe_lib.client.sbs import SbsClient
+from cafe_lib.errors import ConflictError, HostError
 from cafe_lib.toolchain.keys import load_publisher
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the SBS, and as what.")
@@ -39,14 +43,40 @@ def create(
     publisher: Annotated[
         Path | None, typer.Option(help="Or the directory of the publisher's identity, to read it from.")
     ] = None,
+    save_key: Annotated[
+        Path | None,
+        typer.Option(help="Write the API key to this new file (0600), do not print it.", metavar="FILE"),
+    ] = None,
 ) -> Record:
-    """Create an identity; prints its API key, which is never shown again."""
+    """Create an identity, and show its API key, this once."""
     given = (public_key is not None) + (publisher is not None)
     if given != (role is Role.PUBLISHER):
         raise typer.BadParameter("a publisher needs --public-key or --publisher, and nobody else has them")
     if publisher is not None:
         public_key = load_publisher(publisher).public_key.hex()
-    return Record(client.create_identity({"name": name, "role": role.value, "public_key": public_key}))
+    body = {"name": name, "role": role.value, "public_key": public_key}
+    with explained(ConflictError, "this name or public key was used before: `cafe identity list`"):
+        if save_key is None:
+            return Record(client.create_identity(body))
+        with _new_private_file(save_key) as file:
+            made = client.create_identity(body)
+            file.write(f"{made.pop('api_key', '')}\n")
+        return Record({**made, "api_key_file": str(save_key)})
+
+
+@contextmanager
+def _new_private_file(path: Path) -> Iterator[TextIO]:
+    """Open a new file for its owner only; nothing of it stays if what follows fails."""
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @app.command("list")

@@ -170,6 +170,25 @@ def test_usage_errors_send_nothing(sbs: ScriptedSbs, cafe: Cafe, words: tuple[st
     assert sbs.requests == []
 
 
+def test_a_key_is_saved_for_its_owner_only(sbs: ScriptedSbs, cafe: Cafe, tmp_path: Path) -> None:
+    sbs.body = {"id": "11" * 16, "name": "ops", "api_key": KEY}
+    path = tmp_path / "ops.key"
+    words = ("identity", "create", "ops", "--role", "operator", "--save-key", str(path))
+    code, out, _ = cafe(*words)
+    assert code == 0
+    assert KEY not in out
+    assert path.read_text() == f"{KEY}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert cafe(*words)[0] == 4
+    assert len(sbs.requests) == 1
+    path.unlink()
+    sbs.status, sbs.body = 409, {"code": "conflict", "title": "Taken."}
+    code, _, err = cafe(*words)
+    assert code == 1
+    assert "hint: " in err
+    assert not path.exists()
+
+
 def test_nobody_listens(sbs: ScriptedSbs, cafe: Cafe) -> None:
     assert cafe("host", "list", "--sbs", "http://127.0.0.1:1")[0] == 3
     assert sbs.requests == []
