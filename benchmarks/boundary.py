@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -20,10 +21,10 @@ from local import BUILD, Guests, Released, compile_c
 from hypervisor_agent import abi
 from hypervisor_agent.enclave.backend import Backend
 from hypervisor_agent.enclave.enclave import Enclave
-from hypervisor_agent.enclave.futex import futex_wake
+from hypervisor_agent.enclave.futex import futex_wait, futex_wake
 from hypervisor_agent.enclave.process import SparePool
 
-_SLOT_STATUS, _SLOT_FRAME = 4, 80
+_SLOT_STATUS, _SLOT_WAITING, _SLOT_FRAME = 4, 72, 80
 _MIB = 1 << 20
 
 
@@ -63,22 +64,25 @@ def measure_calls(released: Released, pool: SparePool, runs: int) -> list[Figure
 
 
 def _first_call(enclave: Enclave) -> None:
-    """Call entry 0 once, as a guest would, and wait for the answer."""
+    """Call entry 0 once, as libcafe does: publish, ring if the enclave sleeps, wait for the reply."""
     slot = abi.CHANNEL_HEADER_BYTES
-    view = memoryview(mmap.mmap(enclave.channel.fd, enclave.channel.size))
-    struct.pack_into("<QQ", view, slot + _SLOT_FRAME, 1, 1)
-    struct.pack_into("<II", view, slot + abi.SLOT_REQUEST, 1, 0)
-    if struct.unpack_from("<I", view, abi.CHANNEL_SLEEPING)[0]:
-        struct.pack_into("<I", view, abi.CHANNEL_BELL, 1)
-        anchor = ctypes.c_char.from_buffer(view)
-        futex_wake(ctypes.addressof(anchor) + abi.CHANNEL_BELL)
-        del anchor
-    while struct.unpack_from("<I", view, slot + abi.SLOT_REPLY)[0] != 1:
-        pass
-    status = struct.unpack_from("<I", view, slot + _SLOT_STATUS)[0]
-    view.release()
-    if status:
-        raise RuntimeError(f"the first call ended with {status}")
+    region = mmap.mmap(enclave.channel.fd, enclave.channel.size)
+    struct.pack_into("<QQ", region, slot + _SLOT_FRAME, 1, 1)
+    words = memoryview(region).cast("I")
+    words[(slot + _SLOT_WAITING) // 4] = 1
+    words[(slot + abi.SLOT_REQUEST) // 4] = 1
+    anchor = ctypes.c_char.from_buffer(region)
+    start = ctypes.addressof(anchor)
+    if words[abi.CHANNEL_SLEEPING // 4]:
+        words[abi.CHANNEL_BELL // 4] += 1
+        futex_wake(start + abi.CHANNEL_BELL)
+    while words[(slot + abi.SLOT_REPLY) // 4] != 1:
+        futex_wait(start + slot + abi.SLOT_REPLY, 0, 1.0)
+    if words[(slot + _SLOT_STATUS) // 4]:
+        raise RuntimeError(f"the first call ended with {words[(slot + _SLOT_STATUS) // 4]}")
+    del anchor
+    words.release()
+    region.close()
 
 
 def measure_start(released: Released, pool: SparePool, runs: int) -> Figure:
@@ -88,6 +92,7 @@ def measure_start(released: Released, pool: SparePool, runs: int) -> Figure:
     for _ in range(runs):
         pool.refill()
         time.sleep(0.05)
+        gc.collect()
         start = time.perf_counter()
         enclave = Enclave.start(released.load().finish(), pool)
         _first_call(enclave)

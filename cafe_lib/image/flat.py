@@ -25,6 +25,7 @@ MAX_EXPORTS: Final = 4096
 MAX_TLS_BYTES: Final = 1 << 20
 RELOC_BYTES: Final = 8  # a relocation adds the base to one u64
 _FORMAT: Final = struct.Struct("<QII17Q")
+_HEADER_REST: Final = bytes(HEADER_BYTES - _FORMAT.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def parse_image_header(image: memoryview) -> ImageHeader:
     if len(image) < HEADER_BYTES:
         raise ImageError("the image is shorter than its header")
     magic, abi_version, zero, *values = _FORMAT.unpack_from(image)
-    if magic != IMAGE_MAGIC or zero or any(image[_FORMAT.size : HEADER_BYTES]):
+    if magic != IMAGE_MAGIC or zero or image[_FORMAT.size : HEADER_BYTES] != _HEADER_REST:
         raise ImageError("not a secret image")
     if abi_version != ABI_VERSION:
         raise ImageError(f"the image needs ABI version {abi_version}")
@@ -103,7 +104,7 @@ def parse_image_header(image: memoryview) -> ImageHeader:
 
 
 def _check_areas(header: ImageHeader, file_bytes: int) -> None:
-    if max(astuple(header)) > MAX_SPAN_BYTES:
+    if max(getattr(header, name) for name in header.__slots__) > MAX_SPAN_BYTES:
         raise ImageError("a header field is out of bounds")
     end = HEADER_BYTES
     for what in ("code", "rodata"):
