@@ -19,6 +19,8 @@ from cafe_lib.errors import HostError
 from hypervisor_agent.abi import EVENT_BYTES, VMM_FD, VmmEvent, parse_event
 from hypervisor_agent.enclave.backend import Backend
 
+_REFILL_PAUSE_SECONDS: Final = 0.02
+
 
 class EnclaveProcess:
     """One process. The zombie lives until :meth:`end`, the descriptor until :meth:`close`."""
@@ -109,6 +111,7 @@ class SparePool:
         self._thread = ThreadPoolExecutor(1, "cafe-spawn")
         self._spare: Future[EnclaveProcess] | None = None
         self._lock = threading.Lock()
+        self._wanted = threading.Event()
 
     @property
     def backend(self) -> Backend:
@@ -116,10 +119,15 @@ class SparePool:
         return self._backend
 
     def refill(self) -> None:
-        """Have a spare made if there is none; returns at once."""
+        """Have a spare made if there is none; returns at once.
+
+        Spawning holds the interpreter's lock for most of a millisecond, so it waits until the start that used
+        the last spare has been answered, or until the next one cannot wait.
+        """
         with self._lock:
             if self._spare is None:
-                self._spare = self._spawn()
+                self._wanted.clear()
+                self._spare = self._thread.submit(self._spawn_soon)
 
     def take(self) -> EnclaveProcess:
         """Return a process that has no enclave yet: the spare, or a new one.
@@ -129,12 +137,17 @@ class SparePool:
         with self._lock:  # one process must never be handed out twice
             spare, self._spare = self._spare, None
         if spare is not None:
+            self._wanted.set()
             process = spare.result()
             if not process.has_news():
                 return process
             process.end()  # it failed while it waited: a fresh one works, or says why not
             process.close()
         return self._spawn().result()
+
+    def _spawn_soon(self) -> EnclaveProcess:
+        self._wanted.wait(_REFILL_PAUSE_SECONDS)
+        return EnclaveProcess.spawn(self._backend)
 
     def _spawn(self) -> Future[EnclaveProcess]:
         return self._thread.submit(EnclaveProcess.spawn, self._backend)
