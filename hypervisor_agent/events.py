@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from cafe_lib.errors import CafeError, SessionError
+from cafe_lib.errors import CafeError, SessionError, SignatureError
 from cafe_lib.wire.messages import FrameReader, Revocation
 from hypervisor_agent.sbs import Sbs
 from hypervisor_agent.session import AttestedSession
@@ -69,7 +69,7 @@ class RevocationReader:
     def _follow_or_reject(self, session: AttestedSession) -> None:
         try:
             self.follow(session)
-        except SessionError:
+        except (SessionError, SignatureError):  # the SBS may sign with another key since the session began
             self._sessions.reject(session)
             self._lost = True  # nobody else might ask for a session while enclaves run
             raise

@@ -97,6 +97,25 @@ def test_the_thread_reconnects_and_asks_from_where_it_was(
     assert session.trusted.accepted
 
 
+def test_a_new_signing_key_of_the_sbs_ends_in_a_new_session_not_in_silence(
+    sbs: FakeSbs,
+    session: AttestedSession,
+    reader: RevocationReader,
+    delivered: list[Revocation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "FIRST_PAUSE_SECONDS", 0.01)
+    sbs.signing = Ed25519PrivateKey.generate()
+    sbs.event_pieces = [[sbs.revocation(1)], [sbs.revocation(1)]]
+    reader.start()
+    end = time.monotonic() + 5
+    while not delivered and time.monotonic() < end:
+        time.sleep(0.01)
+    reader.stop()
+    assert [event.number for event in delivered] == [1]
+    assert session.trusted.accepted
+
+
 def test_a_stopped_reader_delivers_nothing(
     sbs: FakeSbs, session: AttestedSession, reader: RevocationReader, delivered: list[Revocation]
 ) -> None:
