@@ -1,9 +1,9 @@
 """Deterministic CBOR (RFC 8949 section 4.2.1) of unsigned integers, strings, arrays and maps only.
 
 cbor2 does the coding. Before it sees foreign bytes, a scan refuses what the subset lacks (tags, floats,
-negative numbers, indefinite lengths) and every length beyond the input, so that no allocation is chosen by
-the sender. After it, the value is encoded again and compared: duplicates, long forms and unsorted keys
-cannot survive that.
+negative numbers, indefinite lengths), every length beyond the input, and more values than any message has, so
+that neither memory nor time is chosen by the sender. After it, the value is encoded again and compared:
+duplicates, long forms and unsorted keys cannot survive that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def encode(value: object) -> bytes:
 def decode(data: bytes, limit: int) -> object:
     """Decode exactly one value of at most `limit` bytes.
 
-    Raises LimitError (too long or too deep) or MalformedError (not the one encoding of such a value).
+    Raises LimitError (too long, too deep, too many values) or MalformedError (not the one encoding of such a
+    value).
     """
     if len(data) > limit:
         raise LimitError(f"message of {len(data)} bytes, at most {limit}")
@@ -49,7 +50,7 @@ def decode(data: bytes, limit: int) -> object:
 def _scan(data: bytes) -> None:
     """Walk over the heads only, keeping for each open array or map what it still lacks."""
     missing, in_map = [1], [False]
-    position = 0
+    position, room = 0, limits.MAX_ITEMS
     while missing:
         if missing[-1] == 0:
             missing.pop()
@@ -65,7 +66,8 @@ def _scan(data: bytes) -> None:
                 raise MalformedError("a string reaches beyond the message")
             position += argument
         elif major in (_ARRAY, _MAP):
-            missing.append(_items(major, argument, len(data) - position))
+            missing.append(_items(major, argument, len(data) - position, room))
+            room -= missing[-1]
             in_map.append(major == _MAP)
             if len(missing) > limits.MAX_DEPTH + 1:
                 raise LimitError("nested too deeply")
@@ -75,10 +77,12 @@ def _scan(data: bytes) -> None:
         raise MalformedError("bytes after the end of the message")
 
 
-def _items(major: int, argument: int, rest: int) -> int:
+def _items(major: int, argument: int, rest: int, room: int) -> int:
     items = 2 * argument if major == _MAP else argument
     if items > rest:
         raise MalformedError("more items than the message has bytes")
+    if items > room:
+        raise LimitError("more values than any message has")
     return items
 
 

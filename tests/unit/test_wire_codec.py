@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cafe_lib.errors import LimitError, MalformedError, ProtocolError
+from cafe_lib.image.confidential import Confidential, parse_confidential
 from cafe_lib.wire import codec, limits
 
 GOOD = {
@@ -83,6 +84,26 @@ def test_depth_is_bounded() -> None:
 def test_a_million_brackets_do_not_recurse() -> None:
     with pytest.raises(ProtocolError):
         codec.decode(b"\x81" * 1_000_000, 1_000_000)
+
+
+def test_the_number_of_values_is_bounded() -> None:
+    """Megabytes of tiny values would cost seconds and a hundred times their size in memory."""
+    most = codec.encode([0] * limits.MAX_ITEMS)
+    assert codec.decode(most, len(most)) == [0] * limits.MAX_ITEMS
+    for data in (
+        codec.encode([0] * (limits.MAX_ITEMS + 1)),
+        codec.encode([[[0] * 1000] * 20] * 8),
+        codec.encode([dict.fromkeys(range(24), 0)] * 3000),
+    ):
+        with pytest.raises(LimitError):
+            codec.decode(data, len(data))
+
+
+def test_the_largest_release_fits() -> None:
+    parts = Confidential(
+        bytes(32), (bytes(32),) * limits.MAX_CHUNKS, (bytes(16),) * limits.MAX_CHUNKS, "text"
+    )
+    assert parse_confidential(parts.encode()) == parts
 
 
 def test_length_is_bounded() -> None:
