@@ -66,7 +66,10 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
     loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, "cafe-work"))
     try:
         with HostCalls(enrolment.sbs_url, timeouts=timeouts, ca_file=settings.ca_file) as sbs:
-            attester = Attester(identity, EsapiTpm(enrolment.tcti), sbs, steps, settings.event_log)
+            tpm = EsapiTpm(enrolment.tcti)
+            await asyncio.to_thread(tpm.prepare, identity.ak)
+            pool.refill()
+            attester = Attester(identity, tpm, sbs, steps, settings.event_log)
             sessions = SessionKeeper(attester)
             modes = frozenset({BUILD_PRODUCTION} | ({BUILD_DEBUG} if options.allow_debug else set()))
             deployer = SbsDeployer(sbs, attester, sessions, steps, modes)

@@ -79,6 +79,15 @@ class EsapiTpm:
                 tpm.activate_credential(handle, ek, blob, encrypted, ESYS_TR.PASSWORD, session2=session)
             )
 
+    def prepare(self, ak: AttestationKey) -> None:
+        """See the port."""
+        try:
+            with self._open() as tpm, self._cached_ak(tpm, ak):
+                pass
+        except TpmError as error:
+            hint = error.hint or "if the TPM was replaced or cleared, enrol this host again"
+            raise TpmError(error.detail, hint=hint) from error
+
     def quote(self, ak: AttestationKey, qualifying_data: bytes, selection: Selection) -> Quote:
         """See the port. PCRs extended in between are noticed by the update counter, and it starts again."""
         with self._open() as tpm, self._cached_ak(tpm, ak) as handle:

@@ -45,6 +45,9 @@ class Tpm(Protocol):
     def activate_credential(self, ak: AttestationKey, credential: bytes, secret: bytes) -> bytes:
         """Open a TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET made for this EK and this AK's name."""
 
+    def prepare(self, ak: AttestationKey) -> None:
+        """Load the key once and keep it at hand: a wrong TPM shows at once, and the first quote is fast."""
+
     def quote(self, ak: AttestationKey, qualifying_data: bytes, selection: Selection) -> Quote:
         """Sign the selected PCRs together with ``qualifying_data``."""
 

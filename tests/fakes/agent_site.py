@@ -22,6 +22,8 @@ from cafe_lib.client.sbs import SbsClient
 from cafe_lib.errors import CafeError
 from cafe_lib.image.package import open_package, reseal
 from cafe_lib.toolchain.keys import PublisherIdentity
+from hypervisor_agent.enrolment import ek_digest
+from hypervisor_agent.launcher import MEASURED_PCR, extend_once, measure_files, measured_files
 from hypervisor_agent.tpm.esapi import EsapiTpm
 
 BIN = Path(sys.executable).parent
@@ -85,6 +87,8 @@ class Recorder:
             except OSError:
                 client.close()
                 continue
+            for end_point in (client, server):
+                end_point.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [client, server]
             for source, target, record in ((client, server, self.sent), (server, client, self.received)):
                 threading.Thread(target=self._pump, args=(source, target, record), daemon=True).start()
@@ -266,9 +270,9 @@ class Site:
 
     def enrol(self) -> None:
         """Measure the agent, have its TPM approved, enrol it, and make the present PCRs the policy."""
-        tcti = ("--tcti", self.tcti)
-        self._json("cafe-agent", "measure", *tcti, "--json")
-        ek = self._json("cafe-agent", "ek", *tcti, "--json")["ek"]
+        tpm = EsapiTpm(self.tcti)
+        extend_once(tpm, MEASURED_PCR, measure_files(measured_files()))
+        ek = ek_digest(tpm.endorsement_public()).hex()
         self.client("operator").approve_host({"name": "host-1", "ek_digest": ek})
         self.enrol_again()
         self.allow_present_pcrs()

@@ -145,6 +145,10 @@ def test_what_a_killed_agent_left_loaded_is_freed(swtpm: Software) -> None:
         ),
         pytest.param(lambda tpm, ak: tpm.activate_credential(ak, b"", b""), id="empty credential"),
         pytest.param(
+            lambda tpm, ak: tpm.prepare(AttestationKey(ak.public, ak.private[:-1] + b"x")),
+            id="damaged key blob",
+        ),
+        pytest.param(
             lambda tpm, ak: tpm.activate_credential(ak, b"\xff" * 99, b"\xff" * 99), id="lying credential"
         ),
         pytest.param(lambda tpm, _: tpm.extend_pcr(99, bytes(32)), id="extend PCR 99"),
