@@ -134,7 +134,7 @@ class Site:
 
     async def push(self, package: bytes | None = None, who: str = "acme") -> bytes:
         """Push; return the release's id."""
-        made = await self.done(who, "POST", "/v1/releases", package or self.package())
+        made = await self.done(who, "POST", "/v1/releases", self.package() if package is None else package)
         return bytes.fromhex(made["id"])
 
     async def audit(self) -> list[dict[str, Any]]:
