@@ -43,7 +43,7 @@ MAX_CONFIDENTIAL_BYTES: Final = 4 * 1024 * 1024
 MAX_GRANT_BYTES: Final = MAX_MANIFEST_BYTES + MAX_CONFIDENTIAL_BYTES + MAX_MESSAGE_BYTES
 MAX_HELD_RELEASES: Final = 1024
 MAX_ITEMS: Final = 2 * MAX_CHUNKS + 1024
-"""Values in one message, nested ones and keys included; the keys and tags of the largest image are the most."""
+"""Values in one message, keys of maps included; the keys and tags of the largest image are the most."""
 
 # Sessions, leases and events
 MAX_SESSION_SECONDS: Final = 24 * 3600

@@ -102,9 +102,9 @@ class RecordWriter:
 class RecordReader:
     """Verifies one stream, fed in pieces of any size. Strict order; after any error it is of no more use.
 
-    A record that lies whole in a read-only piece is verified in place, one in a writable piece is copied
-    first. A record that is cut is put together in a private buffer that grows with what has arrived, never
-    with what a header claims.
+    A record that lies whole in a piece of `bytes` is verified in place; one in anything that might still
+    change, be it seen through a read-only view, is copied first. A record that is cut is put together in a
+    private buffer that grows with what has arrived, never with what a header claims.
     """
 
     def __init__(self, context: StreamContext) -> None:
@@ -153,11 +153,12 @@ class RecordReader:
 
     def _piece(self, view: memoryview, position: int) -> tuple[memoryview | None, int]:
         """Return the next whole unit, in place if possible, and the position after what was consumed."""
+        fixed = isinstance(view.obj, bytes)
         while True:
             need, whole = self._needed(view, position)
             if whole and not self._filled and len(view) - position >= need:
                 piece = view[position : position + need]
-                return piece if view.readonly else memoryview(bytes(piece)), position + need
+                return piece if fixed else memoryview(bytes(piece)), position + need
             take = min(need - self._filled, len(view) - position)
             self._keep(view[position : position + take], need)
             position += take

@@ -71,12 +71,14 @@ def test_a_chunk_in_one_piece_is_verified_in_place() -> None:
 
 
 @pytest.mark.case("C07")
-def test_what_is_handed_out_cannot_be_changed_from_outside() -> None:
+@pytest.mark.parametrize("readonly", [False, True])
+def test_what_is_handed_out_cannot_be_changed_from_outside(readonly: bool) -> None:  # noqa: FBT001  # a parameter
     """Another thread rewrites the receive buffer after the check: what was verified is what is used."""
     data = bytearray(b"".join(write()))
+    view = memoryview(data).toreadonly() if readonly else memoryview(data)
     found = []
     reader = records.RecordReader(CONTEXT)
-    for record in reader.feed(memoryview(data)):
+    for record in reader.feed(view):
         end = len(START) + sum(map(len, (G, A, B, C)[: record.number + 1]))
         if record.type == records.CHUNK:
             data[:end] = bytes(end)
