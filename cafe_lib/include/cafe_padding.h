@@ -1,4 +1,5 @@
-/* cafe_padding.h - clears the bits of a type that hold no value, before it leaves the enclave. */
+/* cafe_padding.h - clears the bits of a type that hold no value, before it leaves the enclave or is used in
+ * it. */
 #ifndef CAFE_PADDING_H
 #define CAFE_PADDING_H
 

@@ -52,6 +52,11 @@ class Shape:
     print: str
     holes: tuple[Hole, ...] = ()
 
+    @property
+    def flags(self) -> tuple[Hole, ...]:
+        """The bytes of which one bit counts, bools among them: whoever sends them may have set the others."""
+        return tuple(hole for hole in self.holes if hole.mask == 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Param:

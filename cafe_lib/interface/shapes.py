@@ -14,6 +14,7 @@ MAX_ALIGN = 16
 MAX_HOLES = 4096
 MAX_NESTING = 64
 LONG_DOUBLE_BYTES = 10  # of 16
+BOOL_MASK = b"\x01"  # the other bits of a bool are padding: a compiler may index with the whole byte
 
 UNSIGNED = {"CHAR_U", "UCHAR", "CHAR16", "CHAR32", "USHORT", "UINT", "ULONG", "ULONGLONG", "UINT128"}
 SIGNED = {"CHAR_S", "SCHAR", "WCHAR", "SHORT", "INT", "LONG", "LONGLONG", "INT128"}
@@ -137,7 +138,9 @@ def _scalar(canonical: Type, declared: Type, path: str) -> tuple[str, bytes]:
         return _scalar(canonical.get_declaration().enum_type.get_canonical(), declared, path)
     if name == "LONGDOUBLE":
         return "f80", b"\xff" * LONG_DOUBLE_BYTES + bytes(size - LONG_DOUBLE_BYTES)
-    for letter, names in (("u", UNSIGNED), ("i", SIGNED), ("f", FLOATING), ("b", {"BOOL"})):
+    if name == "BOOL":
+        return f"b{size}", BOOL_MASK.ljust(size, b"\0")
+    for letter, names in (("u", UNSIGNED), ("i", SIGNED), ("f", FLOATING)):
         if name in names:
             return f"{letter}{size}", b"\xff" * size
     mend = "use a scalar, a plain struct or a buffer"

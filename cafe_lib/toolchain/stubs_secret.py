@@ -14,7 +14,7 @@ from cafe_lib.interface.layout import (
     fixed_part,
     result_in_slot,
 )
-from cafe_lib.interface.model import Carry, Function, Interface, Kind, Param, Shape
+from cafe_lib.interface.model import Carry, Function, Hole, Interface, Kind, Param, Shape
 from cafe_lib.toolchain.stub_text import (
     in_scope,
     includes,
@@ -107,6 +107,8 @@ def _read_fixed(entry: int, function: Function) -> list[str]:
     for index, param in enumerate(function.params):
         if param.carry in (Carry.IN, Carry.OUT, Carry.INOUT):
             lines += [f"if (fixed.{local(index, param)} > 1) {{", f"    return {MALFORMED};", "}"]
+        if param.carry is Carry.VALUE and param.shape.kind is not Kind.BOOLEAN:
+            lines += _clear(f"(uint8_t *)&fixed.{local(index, param)}", "1", param.shape, param.shape.flags)
     return lines
 
 
@@ -172,6 +174,7 @@ def _copy_in(function: Function) -> list[str]:
             lines.append(
                 f"rt_read(call->arena + at{index}, call->slot + at{index}, n{index} * {param.shape.size});"
             )
+            lines += _clear(f"call->arena + at{index}", f"n{index}", param.shape, param.shape.flags)
         if param.carry is Carry.STRING:
             ended = f"n{index} != 0 && call->arena[at{index} + n{index} - 1] != 0"
             lines += [f"if ({ended}) {{", f"    return {MALFORMED};", "}"]
@@ -199,7 +202,7 @@ def _copy_out(function: Function) -> list[str]:
     lines = []
     for index, param in enumerate(function.params):
         if param.carries_out:
-            lines += _clear(f"call->arena + at{index}", f"n{index}", param.shape)
+            lines += _clear(f"call->arena + at{index}", f"n{index}", param.shape, param.shape.holes)
             shared = f"(volatile uint8_t *)call->shared + at{index}"
             lines.append(f"rt_write({shared}, call->arena + at{index}, n{index} * {param.shape.size});")
     return [*lines, f"uint8_t small[{RESULT_BYTES}] = {{0}};", *_result(function.result)]
@@ -208,7 +211,7 @@ def _copy_out(function: Function) -> list[str]:
 def _result(result: Shape | None) -> list[str]:
     lines = []
     if result is not None:
-        lines += _clear("(uint8_t *)&result", "1", result)
+        lines += _clear("(uint8_t *)&result", "1", result, result.holes)
         if result_in_slot(result):
             lines.append("__builtin_memcpy(small, &result, sizeof result);")
         else:
@@ -216,14 +219,14 @@ def _result(result: Shape | None) -> list[str]:
     return [*lines, "rt_write(call->shared->result, small, sizeof small);"]
 
 
-def _clear(place: str, count: str, shape: Shape) -> list[str]:
-    """Zero the padding: it may hold what the secret code had on its stack."""
-    if not shape.holes:
+def _clear(place: str, count: str, shape: Shape, holes: tuple[Hole, ...]) -> list[str]:
+    """Zero bits that hold no value: going out, they may be of secret memory; coming in, a bool is 0 or 1."""
+    if not holes:
         return []
-    holes = ", ".join(f"{{{hole.offset}, {hole.count}, {hole.mask}}}" for hole in shape.holes)
+    rows = ", ".join(f"{{{hole.offset}, {hole.count}, {hole.mask}}}" for hole in holes)
     return [
         "{",
-        f"    static const struct cafe_hole holes[] = {{{holes}}};",
-        f"    cafe_clear_padding({place}, {count}, {shape.size}, holes, {len(shape.holes)});",
+        f"    static const struct cafe_hole holes[] = {{{rows}}};",
+        f"    cafe_clear_padding({place}, {count}, {shape.size}, holes, {len(holes)});",
         "}",
     ]

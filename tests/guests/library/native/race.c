@@ -72,6 +72,30 @@ uint64_t race_sizes(const uint64_t *data, uint64_t a, uint64_t b, uint16_t *out,
     return before;
 }
 
+/* The table is as long as a bool has values: what else a guest puts into its byte must not get here. */
+static uint64_t choose(const race_choice *choice) {
+    static const uint64_t table[2] = {3, 5};
+    uint8_t bytes[3];
+    memcpy(bytes, &choice->on, sizeof bytes);
+    CHECK((bytes[0] | bytes[1] | bytes[2]) <= 1);
+    return table[choice->on] + table[choice->sure[0]] + table[choice->sure[1]];
+}
+
+uint64_t race_flags(const bool *flags, uint8_t n, race_choice *choices, race_choice one) {
+    uint64_t total = choose(&one);
+    for (uint64_t i = 0; flags != NULL && i < n; i++) {
+        uint8_t byte;
+        memcpy(&byte, &flags[i], 1);
+        CHECK(byte <= 1);
+        total += flags[i];
+    }
+    for (uint64_t i = 0; choices != NULL && i < n % 7u; i++) {
+        total += choose(&choices[i]);
+    }
+    calls++;
+    return total;
+}
+
 struct all {
     uint64_t data;
     uint16_t n;
@@ -83,6 +107,13 @@ struct sizes {
     uint64_t data, a, b, out;
     race_pair pair;
     bool flag;
+};
+
+struct flags {
+    uint64_t flags;
+    uint8_t n;
+    uint64_t choices;
+    race_choice one;
 };
 
 static uint8_t *slot; /* in the middle of `region`, whose edges must stay as they are */
@@ -97,6 +128,15 @@ static enum cafe_status try_all(struct all frame) {
 static enum cafe_status try_sizes(struct sizes frame) {
     memcpy(slot + CAFE_SLOT_FRAME, &frame, sizeof frame);
     return shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, 1);
+}
+
+static void bad_flags(void) {
+    struct flags frame = {.flags = 1, .n = 20, .choices = 1};
+    memset(slot + CAFE_SLOT_FRAME, 0xfe, SLOT_BYTES - CAFE_SLOT_FRAME);
+    memset(&frame.one, 0x82, sizeof frame.one);
+    memcpy(slot + CAFE_SLOT_FRAME, &frame, sizeof frame);
+    CHECK(shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, 2) == CAFE_OK);
+    CHECK(slot[CAFE_SLOT_FRAME + 48 + 20] == 0xfe); /* in only: not written back */
 }
 
 static void bad_frames(void) {
@@ -125,7 +165,8 @@ static void bad_frames(void) {
     const uint64_t out_room = (SLOT_BYTES - 128) / 2;
     CHECK(try_sizes((struct sizes){.out = 1, .a = out_room, .b = 0}) == CAFE_OK);
     CHECK(try_sizes((struct sizes){.out = 1, .a = out_room, .b = 1}) == CAFE_E_LIMIT);
-    CHECK(shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, 2) == CAFE_E_ENTRY);
+    CHECK(shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, 3) == CAFE_E_ENTRY);
+    bad_flags();
 }
 
 static uint64_t random_word(uint64_t *state) {
@@ -178,7 +219,7 @@ static void attack(double seconds, bool racing) {
                 memcpy(slot + CAFE_SLOT_FRAME + at, &word, sizeof word);
             }
             const enum cafe_status status =
-                shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, (uint32_t)(random_word(&state) % 2));
+                shim_call((struct cafe_slot *)(void *)slot, SLOT_BYTES, (uint32_t)(random_word(&state) % 3));
             CHECK(status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT);
         }
         (void)clock_gettime(CLOCK_MONOTONIC, &now);
