@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cafe_lib import errors
-from cafe_lib.errors import CafeError, ForbiddenError, NotFoundError, ProtocolError, TransportError
-from cafe_lib.errors import UnauthenticatedError as Unauthenticated
+from cafe_lib.errors import CafeError, ProtocolError, TransportError
 
 MAX_PROBLEM_BYTES: Final = 64 * 1024
 MAX_DETAIL_CHARS: Final = 1000
@@ -16,11 +15,11 @@ MAX_FIELDS: Final = 16
 _SERVER_FAILED: Final = 500
 # What a proxy or a wrong address answers, where no problem document says more.
 _BARE_STATUS: Final[Mapping[int, type[CafeError]]] = {
-    401: Unauthenticated,
-    403: ForbiddenError,
-    404: NotFoundError,
-    408: TransportError,
-    429: TransportError,
+    401: errors.UnauthenticatedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    408: errors.TransportError,
+    429: errors.BusyError,
 }
 
 

@@ -30,7 +30,7 @@ def test_the_whole_tree_is_known_and_codes_are_unique() -> None:
     [
         pytest.param(502, b"<html>bad gateway</html>", errors.TransportError, id="proxy-page"),
         pytest.param(500, b'{"code": "error", "title": "x"}', errors.TransportError, id="internal-error"),
-        pytest.param(429, b"", errors.TransportError, id="too-many-requests"),
+        pytest.param(429, b"", errors.BusyError, id="too-many-requests"),
         pytest.param(404, b"", errors.NotFoundError, id="not-found-without-body"),
         pytest.param(401, b"null", errors.UnauthenticatedError, id="null"),
         pytest.param(403, b"[1]", errors.ForbiddenError, id="list"),
