@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
 from sbs_server.adapters.blobs import open_blobs
 from sbs_server.adapters.database import Database
@@ -106,7 +109,7 @@ def make_app(services: Services) -> FastAPI:
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
-        responses={"default": {"model": Problem}},
+        responses={"default": {"model": Problem}},  # puts Problem among the schemas
     )
     app.state.services = services
     for router in (
@@ -118,9 +121,29 @@ def make_app(services: Services) -> FastAPI:
         attested.router,
     ):
         app.include_router(router)
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]  # FastAPI's documented way
     problems.install(app)
     app.add_middleware(Guard, limiter=services.limiter)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, once; without the 422 that FastAPI promises and `problems` replaces."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 @dataclass(frozen=True, slots=True)

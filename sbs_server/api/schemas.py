@@ -62,6 +62,10 @@ Item = TypeVar("Item", bound=BaseModel)
 class Page(BaseModel, Generic[Item]):
     """Part of a list. Ask again with `?after=<next>` until `next` is null."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"description": "Part of a list; ask again with `?after=<next>` until it is null."}
+    )
+
     items: list[Item]
     next: str | None = None
 
