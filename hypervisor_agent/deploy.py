@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from cafe_lib.errors import (
+    BusyError,
     CafeError,
     ExitedError,
     InterfaceError,
@@ -137,7 +138,7 @@ class SbsDeployer:
             except (SessionError, TransportError) as error:
                 if isinstance(error, SessionError):
                     self._sessions.reject(session)
-                if attempt == ATTEMPTS:
+                if attempt == ATTEMPTS or isinstance(error, BusyError):  # at once is too soon for a busy SBS
                     raise
                 _log.info("deployment is tried again", code=error.code, detail=error.detail)
         raise AssertionError
@@ -156,14 +157,24 @@ class SbsDeployer:
         raise AssertionError
 
     def end_lease(self, lease_id: bytes) -> None:
-        """Give a seat back; if the SBS cannot be reached, it frees the seat when the lease runs out."""
-        session = self._sessions.current()
+        """Give a seat back; if the SBS cannot be reached, it frees the seat when the lease runs out.
+
+        This needs a session that the SBS knows, not a young quote.
+        """
+        session = self._sessions.wait(0)
         if session is None:
             return
         try:
-            self._sbs.end_lease(session.trusted.session_id, session.trusted.lease_end(lease_id))
+            try:
+                self._end_lease_in(session, lease_id)
+            except SessionError:
+                self._sessions.reject(session)
+                self._end_lease_in(self._sessions.get(), lease_id)
         except CafeError as error:
             _log.warning("lease not given back", code=error.code, detail=error.detail)
+
+    def _end_lease_in(self, session: AttestedSession, lease_id: bytes) -> None:
+        self._sbs.end_lease(session.trusted.session_id, session.trusted.lease_end(lease_id))
 
     def _deploy(
         self, session: AttestedSession, ask: LaunchAsk, order: Order, cancelled: threading.Event

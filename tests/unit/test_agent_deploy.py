@@ -260,3 +260,21 @@ def test_a_lease_that_cannot_be_given_back_is_left_to_run_out(
     assert sbs.ended == []
     deployer.end_lease(LEASE_ID)
     assert sbs.ended == [LEASE_ID]
+
+
+def test_a_lease_is_given_back_however_old_the_quote_is(
+    deployer: SbsDeployer, order: Order, sbs: FakeSbs, clock: Clock
+) -> None:
+    deployer.deploy(order, threading.Event()).discard()
+    clock.now += 1e6
+    sbs.refuse["end_lease"] = [errors.SessionError("over")]
+    deployer.end_lease(LEASE_ID)
+    assert sbs.ended == [LEASE_ID]
+    assert sbs.sessions == 2
+
+
+def test_a_busy_sbs_is_not_asked_again_at_once(deployer: SbsDeployer, order: Order, sbs: FakeSbs) -> None:
+    sbs.refuse["deploy"] = [errors.BusyError("later"), errors.BusyError("later")]
+    with pytest.raises(errors.BusyError):
+        deployer.deploy(order, threading.Event())
+    assert len(sbs.refuse["deploy"]) == 1
