@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cafe_lib.cli.console import JsonOption, print_result, progress, warn
 from cafe_lib.cli.publisher import PublisherOption
-from cafe_lib.toolchain.build import BuildResult, build_project
 from cafe_lib.toolchain.keys import load_publisher
 from cafe_lib.toolchain.project import load_project
+
+if TYPE_CHECKING:
+    from cafe_lib.toolchain.build import BuildResult
 
 _SHOWN_SYSCALLS = 8
 # These make one only when threads wait for each other, and an enclave has one thread.
@@ -42,6 +44,8 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build the package and the public library of a project."""
+    from cafe_lib.toolchain.build import build_project  # noqa: PLC0415 - libclang and numpy: slow to import
+
     project = load_project(directory.resolve())
     identity = load_publisher(publisher)
     with progress(quiet=as_json) as report:

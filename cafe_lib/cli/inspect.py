@@ -10,7 +10,6 @@ import typer
 from cafe_lib.cli.console import JsonOption, print_result
 from cafe_lib.errors import ImageError, NotFoundError
 from cafe_lib.image.confidential import Confidential, decrypt_chunk_into, parse_confidential
-from cafe_lib.image.flat import image_table, parse_image_header
 from cafe_lib.image.manifest import ISA_NAMES, PRODUCTION, verify_manifest
 from cafe_lib.image.package import WRAPPED, Package, open_package, unwrap_confidential
 from cafe_lib.toolchain.keys import PublisherIdentity, load_publisher
@@ -96,6 +95,8 @@ def describe_image(image: memoryview) -> dict[str, object]:
 
     :raises ImageError: the image is not valid.
     """
+    from cafe_lib.image.flat import image_table, parse_image_header  # noqa: PLC0415 - numpy: slow to import
+
     header = parse_image_header(image)
     entries = image_table(image, header.export_offset, header.export_count)
     functions = image_table(image, header.function_offset, header.export_count)
