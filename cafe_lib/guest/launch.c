@@ -91,7 +91,7 @@ static ssize_t receive_some(int connection, void *target, size_t bytes, int *fd)
     struct iovec into = {target, bytes};
     struct msghdr message = {.msg_iov = &into, .msg_iovlen = 1};
     message.msg_control = &control;
-    message.msg_controllen = sizeof control;
+    message.msg_controllen = CMSG_LEN(sizeof *fd); /* CMSG_SPACE would have room for a second one */
     const ssize_t got = recvmsg(connection, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (got > 0) {
         const int received = descriptor_in(&message);

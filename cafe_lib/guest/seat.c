@@ -37,11 +37,12 @@ static bool take_any(struct cafe_state *state, uint32_t *seat, bool *absent) {
     return false;
 }
 
-static void wait_for_release(struct cafe_state *state) {
+/* Until one of the seats from `first` to before `end` may be free. */
+static void wait_for_release(struct cafe_state *state, uint32_t first, uint32_t end) {
     (void)__atomic_add_fetch(&state->waiters, 1, __ATOMIC_SEQ_CST);
     const uint32_t seen = __atomic_load_n(&state->releases, __ATOMIC_SEQ_CST);
     bool any = false;
-    for (uint32_t i = 0; i < CAFE_MAX_SLOTS; i++) {
+    for (uint32_t i = first; i < end; i++) {
         any |= __atomic_load_n(&state->seats[i].taken, __ATOMIC_SEQ_CST) == CAFE_SEAT_FREE;
     }
     if (!any) {
@@ -54,7 +55,7 @@ static void wait_for_release(struct cafe_state *state) {
 static void retire(struct cafe_state *state) {
     for (uint32_t seat = 0; seat < state->slot_count; seat++) {
         while (!take_one(state, seat, CAFE_SEAT_ABSENT)) {
-            wait_for_release(state);
+            wait_for_release(state, seat, seat + 1);
         }
     }
     cafe_channel_unmap(state);
@@ -63,7 +64,7 @@ static void retire(struct cafe_state *state) {
 static void admit(struct cafe_state *state) {
     for (uint32_t seat = 0; seat < state->slot_count; seat++) {
         state->seats[seat].sequence = 0;
-        __atomic_store_n(&state->seats[seat].taken, CAFE_SEAT_FREE, __ATOMIC_RELEASE);
+        cafe_seat_release(state, seat);
     }
 }
 
@@ -119,7 +120,7 @@ enum cafe_status cafe_seat_take(struct cafe_state *state, uint32_t *seat) {
             }
             attempts = __atomic_load_n(&state->attempts, __ATOMIC_ACQUIRE);
         } else {
-            wait_for_release(state);
+            wait_for_release(state, 0, CAFE_MAX_SLOTS);
         }
     }
 }

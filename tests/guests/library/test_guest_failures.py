@@ -83,6 +83,17 @@ def test_channel_that_cannot_be_trusted(
     assert int(done.stdout.split(" ")[3]) in (1, 8), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("descriptors", [0, 2, 5])
+@pytest.mark.case("B11", "B17")
+def test_descriptors_that_were_not_asked_for_are_not_kept(
+    plain: Built, make_agent: Callable[..., FakeAgent], run: Run, descriptors: int
+) -> None:
+    fake = make_agent(plain.enclave, descriptors=descriptors)
+    done = run(fake, plain.program("probe"), "descriptors", "5")
+    assert done.stdout.startswith("left 0 error "), done.stdout + done.stderr
+    assert len(fake.requests) == 5
+
+
 @pytest.mark.parametrize("mode", ["huge", "backwards", "status"])
 @pytest.mark.case("B11", "B12")
 def test_enclave_that_answers_nonsense(

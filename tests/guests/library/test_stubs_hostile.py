@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,3 +28,8 @@ def test_frames_that_lie_and_change(tmp_path: Path, shop_in: Callable[[Path], Sh
     done = subprocess.run([shop.link("race", objects), "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("all good\n")
+    racing = re.search(r"racing: ([0-9]+) frames, ([0-9]+) calls, ([0-9]+) rewrites", done.stdout)
+    assert racing is not None
+    frames, calls, rewrites = map(int, racing.groups())
+    assert rewrites >= 10**7
+    assert min(frames, calls) > 1000, "of the frames that change all the time, many reach the secret code"

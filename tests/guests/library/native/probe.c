@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "sample.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -87,6 +88,21 @@ static int every_offset(unsigned long from, unsigned long to, int access) {
     return 0;
 }
 
+/* How many descriptors this many calls leave open. */
+static int descriptors(int calls) {
+    long count[2] = {0, 0};
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < calls * round; i++) {
+            (void)sample_flip(false);
+        }
+        for (int fd = 0; fd < 1024; fd++) {
+            count[round] += fcntl(fd, F_GETFD) >= 0;
+        }
+    }
+    report("left", count[1] - count[0]);
+    return 0;
+}
+
 static void own_handler(int signal) {
     (void)signal;
     static const char text[] = "own handler\n";
@@ -102,6 +118,9 @@ int main(int argc, char **argv) {
             usleep((useconds_t)second * 1000);
         }
         return 0;
+    }
+    if (strcmp(what, "descriptors") == 0) {
+        return descriptors(first);
     }
     if (strcmp(what, "sleep") == 0) {
         report("sleep", sample_sleep((uint32_t)first));

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define SLOT_BYTES 4096u
+#define LEAST_REWRITES 10000000u
 #define CHECK(condition)                                                                                     \
     do {                                                                                                     \
         if (!(condition)) {                                                                                  \
@@ -193,6 +194,7 @@ static uint64_t hostile_word(uint64_t *state) {
 }
 
 static volatile bool stop;
+static uint64_t rewrites; /* atomic */
 
 static void *rewrite(void *argument) {
     uint64_t state = 99;
@@ -200,6 +202,7 @@ static void *rewrite(void *argument) {
     while (!stop) {
         const uint64_t place = CAFE_SLOT_FRAME + 8 * (random_word(&state) % 7);
         __atomic_store_n((uint64_t *)(void *)(slot + place), hostile_word(&state), __ATOMIC_RELAXED);
+        (void)__atomic_add_fetch(&rewrites, 1, __ATOMIC_RELAXED);
         slot[128 + random_word(&state) % (SLOT_BYTES - 128)] = (uint8_t)(state % 3);
     }
     return NULL;
@@ -223,12 +226,13 @@ static void attack(double seconds, bool racing) {
             CHECK(status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT);
         }
         (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9 < seconds);
+    } while ((double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9 < seconds ||
+             (racing && __atomic_load_n(&rewrites, __ATOMIC_RELAXED) < LEAST_REWRITES));
     stop = true;
     if (racing) {
         (void)pthread_join(writer, NULL);
     }
-    printf("%s: %lu frames, %lu calls\n", racing ? "racing" : "random", count, calls);
+    printf("%s: %lu frames, %lu calls, %lu rewrites\n", racing ? "racing" : "random", count, calls, rewrites);
     CHECK(calls > count / 100);
 }
 
