@@ -7,10 +7,12 @@
 
 #define RT_SMALL_COPY 256u
 
-/* `rep movsb` and words moved by hand rather than memcpy: the compiler must not fetch a shared byte twice. */
+/* `rep movsb` and words moved by hand rather than memcpy: the compiler must not fetch a shared byte twice.
+ * `cld`: backwards, a copy after secret code that left DF set would be of private memory beside the buffer.
+ */
 static inline void rt_copy(volatile uint8_t *dst, const volatile uint8_t *src, uint64_t n) {
     if (n > RT_SMALL_COPY) {
-        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        __asm__ volatile("cld\n\trep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory", "cc");
         return;
     }
     for (; n >= 8; n -= 8, dst += 8, src += 8) {

@@ -32,7 +32,7 @@ static void *at(uint64_t address) {
 
 /* The canary changes here, so this function cannot have one itself. */
 __attribute__((no_stack_protector)) static void start_thread(const struct cafe_boot *boot) {
-    uint64_t secret[4], random = 0;
+    uint64_t secret[2], random = 0;
     memcpy(secret, boot->seed, sizeof secret);
     (void)rt_random(&random);
     uint64_t align = layout.tls_align, bytes = (layout.tls_bytes + align - 1) & ~(align - 1);
@@ -40,7 +40,6 @@ __attribute__((no_stack_protector)) static void start_thread(const struct cafe_b
     *(uint64_t *)at(boot->thread) = boot->thread;
     *(uint64_t *)at(boot->thread + CANARY_OFFSET) = (secret[0] ^ random) & ~(uint64_t)0xff;
     rt_heap_start(boot->heap, boot->heap_bytes, secret[1]);
-    secret[0] = secret[1] = 0;
 }
 
 /* Function pointers whose value is chosen by the CPU's features (gcc's target_clones). */

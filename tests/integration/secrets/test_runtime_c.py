@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from enclave_caller import Caller
+from enclave_caller import ENTRY, RESULT, Caller
 
 from cafe_lib.errors import DeadlineError, ExitedError, FaultError
 from cafe_lib.toolchain.build import BuildResult
@@ -103,6 +104,44 @@ def test_registers_of_the_last_call_are_gone(kit: Caller) -> None:
     assert kit.call("kit_state").value == CLEAN
     kit.call("kit_dirty")
     assert kit.call("kit_flags").value == 0
+
+
+@pytest.mark.case("B01")
+@pytest.mark.parametrize("size", [200, 4000])
+def test_results_are_copied_forwards_whatever_the_call_left(kit: Caller, size: int) -> None:
+    """Copied backwards, they would be private memory from below the buffer, over the words of the slot."""
+    reply = kit.call("kit_backwards", size, size)
+    assert (reply.status, reply.value) == (Status.OK, 1)
+    assert reply.outs["bytes"] == bytes((i * 7 + 1) & 0xFF for i in range(size))
+    assert kit.call("kit_flags").value == 0
+
+
+@pytest.mark.case("B08", "B13")
+def test_entry_rewritten_after_publishing(kit: Caller) -> None:
+    """What the enclave ran is one of the numbers the word held, or it ran nothing."""
+    index = next(i for i, f in enumerate(kit.built.interface.functions) if f.name == "kit_echo")
+    place, stop = (kit.base(0) + ENTRY) // 4, threading.Event()
+
+    def rewrite() -> None:
+        while not stop.is_set():
+            for entry in (0xFFFFFFFF, index, 1 << 31, index):
+                kit.words[place] = entry
+
+    kit.call("kit_echo", 21)
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    seen = set()
+    try:
+        for _ in range(3000):
+            status = kit.request(index)
+            value = int.from_bytes(kit.map[kit.base(0) + RESULT : kit.base(0) + RESULT + 4], "little")
+            seen.add((status, value))
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {(Status.OK, 21), (Status.ENTRY, 0)}
+    assert (Status.OK, 21) in seen
+    assert kit.call("kit_echo", 5).value == 5
 
 
 @pytest.mark.case("B13")

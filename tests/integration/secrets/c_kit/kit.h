@@ -20,6 +20,7 @@ CAFE_SECRET int32_t kit_wide(char *text CAFE_OUT(size), uint32_t size);
 CAFE_SECRET uint64_t kit_state(void); /* what the last call left in vector, x87 and control registers */
 CAFE_SECRET uint64_t kit_dirty(void); /* leaves all of them changed */
 CAFE_SECRET int32_t kit_flags(void);  /* DF and AC at entry */
+CAFE_SECRET int32_t kit_backwards(uint8_t *bytes CAFE_OUT(n), uint32_t n);
 CAFE_SECRET int32_t kit_smash(uint32_t n);
 CAFE_SECRET int32_t kit_double_free(uint32_t which);
 CAFE_SECRET int32_t kit_abort(void);

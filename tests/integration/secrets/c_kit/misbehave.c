@@ -42,6 +42,14 @@ int32_t kit_flags(void) {
     return (int32_t)(flags & 0x40400);
 }
 
+/* Returns with string instructions running backwards, as no compiler would. */
+int32_t kit_backwards(uint8_t *bytes, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        bytes[i] = (uint8_t)(i * 7 + 1);
+    __asm__ volatile("std" : : : "memory", "cc");
+    return 1;
+}
+
 int32_t kit_smash(uint32_t n) {
     volatile char buffer[16];
     for (uint32_t i = 0; i < n; i++)
