@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from enclave_caller import Caller
 
 from cafe_lib.errors import BuildError, CafeError, ImageError, InterfaceError, KvmError, LeakError
+from cafe_lib.image.elf import LinkedImage, flatten
 from cafe_lib.image.manifest import verify_manifest
 from cafe_lib.image.package import open_package
 from cafe_lib.toolchain.build import BuildResult, build_project
@@ -86,6 +88,23 @@ def test_nothing_of_the_image_is_in_what_is_shipped(build: Build) -> None:
     for path in (built.package, built.static_library, built.shared_library):
         data = path.read_bytes()
         assert not any(window in data for window in windows)
+
+
+@pytest.mark.case("C02")
+@pytest.mark.parametrize("kind", [1, 6, 18, 24, 2**32 - 1])
+def test_a_relocation_of_unknown_type_is_refused(build: Build, tmp_path: Path, kind: int) -> None:
+    """The loader knows one kind only; what else the linker leaves must not get into an image."""
+    linked = build(C_KIT).package.parent / "secret" / "image.elf"
+    data = bytearray(linked.read_bytes())
+    with linked.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".rela.dyn")
+        place = section["sh_offset"] + 8  # r_info: the type is its lower half
+    struct.pack_into("<I", data, place, kind)
+    changed = tmp_path / "image.elf"
+    changed.write_bytes(data)
+    assert flatten(LinkedImage(linked)).header.reloc_count > 0
+    with pytest.raises(ImageError, match=f"relocation of type {kind}"):
+        flatten(LinkedImage(changed))
 
 
 def test_the_runtime_compiles_without_a_warning(tmp_path: Path) -> None:
