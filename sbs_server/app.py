@@ -109,7 +109,6 @@ def make_app(services: Services) -> FastAPI:
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
-        responses={"default": {"model": Problem}},  # puts Problem among the schemas
     )
     app.state.services = services
     for router in (
@@ -142,6 +141,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         app.openapi_schema = document
     return app.openapi_schema
 

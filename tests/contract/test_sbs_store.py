@@ -17,7 +17,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sbs_host import SoftHost
-from sbs_site import Site
+from sbs_site import Site, connections_ended
 from sqlalchemy import Connection
 
 from cafe_lib.errors import ConflictError, HostError, LicenceError, MalformedError, TransportError
@@ -132,6 +132,7 @@ async def test_a_database_that_fails_is_a_transport_error(tmp_path: Path) -> Non
         await look(database)
     assert "none/db" not in caught.value.detail
     await database.close()
+    await connections_ended()
 
 
 # ------------------------------------------------------------------ PostgreSQL

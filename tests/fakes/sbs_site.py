@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -214,6 +215,15 @@ async def _new_database(path: Path) -> Database:
     return Database(f"sqlite+aiosqlite:///{path}")
 
 
+async def connections_ended() -> None:
+    """Wait for the threads of connections that a cancelled transaction has given up: they answer the loop."""
+    for _ in range(200):
+        if not any("_connection_worker_thread" in thread.name for thread in threading.enumerate()):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("a connection of the database was left open")
+
+
 @asynccontextmanager
 async def opened(folder: Path, terms: Terms | None = None, **parts: object) -> AsyncIterator[Site]:
     """Open a site in a folder; `parts` replace those of the wiring."""
@@ -241,4 +251,5 @@ async def opened(folder: Path, terms: Terms | None = None, **parts: object) -> A
             yield site
     finally:
         await database.close()
+        await connections_ended()
         shutil.rmtree(folder / "blobs", ignore_errors=True)
