@@ -55,5 +55,7 @@ def measure_launch(runs: int) -> list[Figure]:
         print(f"  {name:<62} {statistics.median(spent):8.2f} ms, {len(spent)} times", file=sys.stderr)
     what = "start of a Python command that reads the TPM's EK"
     value, baseline = statistics.median(took), statistics.median(asked)
-    note = "start of the program to its end, one call"
+    slowest = sorted(timeline.steps, key=lambda name: -statistics.median(timeline.steps[name]))[:4]
+    spent = ", ".join(f"{name}: {statistics.median(timeline.steps[name]):.1f} ms" for name in slowest)
+    note = f"start of the program to its end, one call; of which {spent}"
     return [Figure("launch_local", value, "ms", baseline, what, len(took), "auto", note)]

@@ -100,7 +100,7 @@ class Site:
         policy = self.folder / "policy.json"
         command = [str(BIN / "cafe-agent"), "pcrs", *tcti]
         policy.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
-        self.cafe("admin", "policy", "set", str(policy))
+        self.cafe("operator", "policy", "set", str(policy))
         self.cafe("operator", "vm", "register", VM_ID, "--host", self.host_id, "--tenant", TENANT)
 
     def start_agent(self) -> None:
