@@ -139,7 +139,7 @@ struct cafe_boot {
     uint64_t thread;      /* thread pointer (FS base) */
     uint64_t spin_cycles; /* TSC cycles to poll before sleeping */
     uint64_t isa;         /* enum cafe_isa */
-    uint8_t seed[32];     /* fresh random bytes; the runtime's generator also mixes in RDRAND */
+    uint8_t seed[32];     /* fresh random bytes: stack canary and heap tags; getrandom() is RDRAND */
 };
 
 enum cafe_isa { CAFE_ISA_X86_64 = 1, CAFE_ISA_X86_64_V2 = 2, CAFE_ISA_X86_64_V3 = 3 };
