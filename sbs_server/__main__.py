@@ -7,7 +7,10 @@ import ipaddress
 import json
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, NoReturn
@@ -156,6 +159,14 @@ class _Server(uvicorn.Server):
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             self._steps.event("ready", port=port)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End in order on a signal; uvicorn would raise it again, and the database would not be closed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end."""

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 
 from cafe_lib.errors import ConflictError, MalformedError
+from cafe_lib.wire import limits
 from sbs_server.adapters import tables
 from sbs_server.attestation.sessions import ATTESTED, ENDED, OFFERED
 from sbs_server.domain import values
@@ -243,3 +244,6 @@ class SqlTransaction:
         await self._connection.execute(update(tables.sessions).where(over).values(state=ENDED))
         for table in (tables.enrolments, tables.sessions):
             await self._connection.execute(delete(table).where(table.c.expires_at < now - keep_seconds))
+        # no lease outlives an event by as much: whoever missed it so long runs nothing that it ends
+        oldest = now - keep_seconds - limits.MAX_LEASE_SECONDS
+        await self._connection.execute(delete(tables.events).where(tables.events.c.created_at < oldest))

@@ -100,7 +100,10 @@ class Transaction(Protocol):
     audit: Audit
 
     async def purge(self, now: int, keep_seconds: int) -> None:
-        """End the sessions whose time is over at `now`; delete those, and enrolments, over for that long."""
+        """End the sessions whose time is over at `now`; delete those, and enrolments, over for that long.
+
+        Events go once no lease that they end can run any more.
+        """
 
 
 class Store(Protocol):

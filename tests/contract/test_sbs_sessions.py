@@ -263,10 +263,20 @@ async def test_sessions_are_bounded_and_forgotten(tmp_path_factory: pytest.TempP
             await site.attested(host)
         with pytest.raises(SessionError):
             await site.launch(first, b"i" * 32)
+        release_id = await site.push()
+        await site.register_vm(host)
+        await site.license()
+        await site.launch(await site.attested(host), release_id)
+        await site.done("acme", "POST", f"/v1/releases/{release_id.hex()}/revocation")
         site.clock.seconds += 3800
         await site.attested(host)
         async with site.database.read() as tx:
-            assert await tx.sessions.count() == 1
+            assert (await tx.sessions.count(), await tx.record_numbers.count()) == (1, 0)
+            assert await tx.events.count() == 1
+        site.clock.seconds += 8 * 24 * 3600
+        await site.attested(host)
+        async with site.database.read() as tx:
+            assert await tx.events.count() == 0
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"\xa0", bytes(70_000), bytes(1 << 21)], ids=len)
