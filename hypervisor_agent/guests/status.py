@@ -22,6 +22,14 @@ _STATUS: tuple[tuple[type[errors.CafeError], Status], ...] = (
 )
 """Most specific first; whatever is not here is the host's failure."""
 
+_ADVICE = {
+    Status.REFUSED: "Ask this host's provider.",
+    Status.LICENCE: "Ask the marketplace.",
+    Status.NOT_FOUND: "Ask the publisher.",
+    Status.HOST: "Ask this host's provider.",
+    Status.TRANSPORT: "Try again later.",
+}
+
 
 def status_of(error: errors.CafeError) -> Status:
     """Return the status a guest is told."""
@@ -32,5 +40,5 @@ def status_of(error: errors.CafeError) -> Status:
 
 
 def message_of(error: errors.CafeError) -> str:
-    """Return the fixed sentence and the hint; ``detail`` goes to the agent's log, not to a guest."""
-    return f"{error.sentence} {error.hint}".strip()
+    """Return the fixed sentence and what to do; ``detail`` goes to the agent's log, not to a guest."""
+    return f"{error.sentence} {error.hint or _ADVICE.get(status_of(error), '')}".strip()

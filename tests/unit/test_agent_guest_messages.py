@@ -118,3 +118,4 @@ def test_errors_become_statuses(error: errors.CafeError, status: Status) -> None
 def test_a_guest_is_not_shown_details() -> None:
     error = errors.DigestError("chunk key 0123456789abcdef is wrong", hint="call the operator")
     assert message_of(error) == "A digest does not match. call the operator"
+    assert message_of(errors.LicenceError("secret detail")).endswith("Ask the marketplace.")
