@@ -57,6 +57,6 @@ def test_the_tutorial_works_as_written(folder: Path) -> None:
     said = ("no price: the agent cannot be reached", "no price: No valid licence", "1093 cents")
     assert [line for line in output.splitlines() if line.startswith(said)] == [
         "no price: the agent cannot be reached; start it, or set CAFE_SOCKET to its socket",
-        "no price: No valid licence with a free seat.",
+        "no price: No valid licence with a free seat. Ask the marketplace.",
         "1093 cents",
     ]
