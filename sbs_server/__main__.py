@@ -33,6 +33,7 @@ from sbs_server.settings import Settings
 REFUSED, UNUSABLE, TRANSPORT, HOST = 1, 2, 3, 4
 _FIRST_ADMIN: Final = "admin"
 _ENDING_SECONDS: Final = 3
+_MAX_CONNECTIONS: Final = 2000
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -184,6 +185,7 @@ async def _serve(settings: Settings, steps: StepEvents, config: dict[str, object
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=_ENDING_SECONDS,
+                limit_concurrency=_MAX_CONNECTIONS,
                 lifespan="off",
                 **config,  # type: ignore[arg-type]  # each is what its name says
             ),

@@ -80,7 +80,7 @@ def make_services(parts: Parts) -> Services:
     audit = AuditTrail(store, clock, parts.limiter)
     revoker = Revoker(clock, parts.bell)
     session_tools = SessionTools(keys, random, clock, parts.limiter, parts.steps, terms)
-    deployment_tools = DeploymentTools(parts.blobs, keys, random, clock, parts.steps, terms)
+    deployment_tools = DeploymentTools(parts.blobs, keys, random, clock, parts.limiter, parts.steps, terms)
     return Services(
         store=store,
         keys=keys,

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     """Wrong API keys of one address."""
     rate_session: Rate = "300/minute"
     """Sessions of one host."""
-    rate_refusal: Rate = "600/minute"
+    rate_deployment: Rate = "600/minute"
+    """Requests of one host for releases, the same one sent again included."""
+    rate_refusal: Rate = "60/minute"
     """Audit records of refusals of callers who showed no identity, all together."""
 
     def terms(self) -> Terms:
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
             "people": self.rate_people,
             "failed key": self.rate_failed_key,
             "session": self.rate_session,
+            "deployment": self.rate_deployment,
             "refusal": self.rate_refusal,
         }
 

@@ -28,7 +28,7 @@ from cafe_lib.wire.keys import StreamKeys, open_confidential
 from cafe_lib.wire.messages import DeployRequest, Grant
 from cafe_lib.wire.records import RecordWriter, decrypt_record
 from sbs_server.attestation import sessions
-from sbs_server.domain.ports import BlobStore, Clock, Keys, Random, Steps, Store, Transaction
+from sbs_server.domain.ports import BlobStore, Clock, Keys, Limiter, Random, Steps, Store, Transaction
 from sbs_server.domain.values import DEBUG, Host, Lease, Licence, RecordNumber, Release, Session, Terms, Vm
 from sbs_server.services.audit import AuditTrail, Decision
 from sbs_server.services.live import LiveSession, load_session, verify_live
@@ -36,6 +36,7 @@ from sbs_server.services.policies import policy_in_force
 from sbs_server.services.releases import chunk_object, manifest_object, sealed_object
 
 _DECIDE, _STREAM = 10, 11
+_DEPLOYMENTS: Final = "deployment"
 _BATCH: Final = 16
 """Chunks read, MACed and joined in one go of a thread, and sent as one piece (1 MiB)."""
 
@@ -78,6 +79,7 @@ class DeploymentTools:
     keys: Keys
     random: Random
     clock: Clock
+    limiter: Limiter
     steps: Steps
     terms: Terms
 
@@ -94,6 +96,7 @@ class Deployments:
         """Return the record stream that answers a DeployRequest's record.
 
         :raises SessionError, SignatureError, ProtocolError: not a request of an attested session.
+        :raises BusyError: the host asks too often.
         :raises PolicyError, ForbiddenError, NotFoundError, LicenceError: refused; nothing was given out.
         """
         start = time.perf_counter()
@@ -112,6 +115,7 @@ class Deployments:
             live = await load_session(tx, self._tools.keys, session_id, self._tools.clock.now())
             host = await tx.hosts.get(live.row.host_id)
         number, body = decrypt_record(live.keys, record)
+        await self._tools.limiter.take(_DEPLOYMENTS, live.row.host_id.hex())
         request = DeployRequest.parse(body)
         decision.actor = f"host {host.name if host else ''}"
         decision.about(host_id=live.row.host_id, vm_id=request.vm_id, release_id=request.secret_binary_id)

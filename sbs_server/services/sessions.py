@@ -62,6 +62,8 @@ class Sessions:
             async with self._store.read() as tx:
                 host = await tx.hosts.get(request.host_id)
                 request = _verify_host(host, data)
+                if await tx.sessions.count(host_id=request.host_id, request_digest=_digest(data)):
+                    raise SessionError("this session request was sent before")
                 policy = await self._admit(tx, decision, host)
             await self._tools.limiter.take(_SESSIONS, request.host_id.hex())
             session, message = self._offer(data, request, policy)
@@ -95,7 +97,7 @@ class Sessions:
         session = Session(
             material.session_id,
             request.host_id,
-            hashlib.sha256(data).digest(),
+            _digest(data),
             material.nonce,
             tools.keys.seal(material.session_id, material.secret),
             offer.transcript,
@@ -193,6 +195,10 @@ class Sessions:
             row = await tx.sessions.lock(session_id)
             if row is not None and row.state == sessions.OFFERED:
                 await tx.sessions.put(replace(row, state=sessions.move(row.state, sessions.REFUSED)))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _verify_host(host: Host | None, data: bytes) -> SessionRequest:

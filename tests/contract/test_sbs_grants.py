@@ -13,6 +13,7 @@ from sbs_host import GOOD, SoftHost
 from sbs_site import TENANT, VM, Site, sealed_package
 
 from cafe_lib.errors import (
+    BusyError,
     CafeError,
     ConflictError,
     DigestError,
@@ -27,8 +28,10 @@ from cafe_lib.wire import records
 from cafe_lib.wire.messages import DeployRequest
 from hypervisor_agent.trusted import TrustedSession, VerifiedGrant
 from sbs_server.adapters.database import Database
+from sbs_server.adapters.system import RateLimits
 from sbs_server.app import make_app, make_services
 from sbs_server.services.releases import chunk_object, manifest_object, sealed_object
+from sbs_server.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -318,3 +321,20 @@ async def test_packages_of_one_publisher_share_equal_chunks(site: Site) -> None:
     made, confidential, chunks = manifest(bytes(image()), IDENTITY)
     await site.push(sealed_package(site.keys, replace(made, version="2"), confidential, chunks))
     assert sorted((site.folder / "blobs" / "chunks").rglob("*")) == before
+
+
+@pytest.mark.case("E03")
+async def test_a_record_sent_again_and_again_is_slowed_down(site: Site) -> None:
+    host, release_id = await site.ready()
+    limiter = RateLimits(Settings().rates() | {"deployment": "3/minute"})
+    transport = httpx.ASGITransport(make_app(make_services(replace(site.parts, limiter=limiter))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://sbs") as http:
+        slow = replace(site, http=http)
+        session = await slow.attested(host)
+        path, data = f"sessions/{session.session_id.hex()}/deployments", record(session, release_id, 1)
+        for _ in range(3):
+            await slow.post(path, data)
+        before = len(await slow.audit())
+        with pytest.raises(BusyError):
+            await slow.post(path, data)
+        assert len(await slow.audit()) == before

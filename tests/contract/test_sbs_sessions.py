@@ -137,6 +137,10 @@ async def test_a_request_is_answered_once(site: Site, host: SoftHost) -> None:
     site.clock.seconds += 3600
     with pytest.raises(SessionError):
         await site.post("sessions", request)
+    last = (await site.audit())[-1]
+    assert (last["actor"], last["code"]) == ("nobody", "session"), (
+        "it shows no identity: anyone may repeat it"
+    )
 
 
 async def test_only_an_enrolled_host_opens_a_session(site: Site, host: SoftHost) -> None:
