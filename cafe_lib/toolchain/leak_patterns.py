@@ -1,6 +1,7 @@
 """What must not be found in public files: windows, constants, strings and names of the secret objects.
 
-Only bytes that a linker leaves as they are count: sections are split at relocated places. Windows that carry
+Only bytes that a linker leaves as they are count: sections are split at relocated places, and code at the
+padding between functions. Windows that carry
 no information (padding, tables of small numbers) are left out, they would be found anywhere.
 """
 
@@ -33,6 +34,11 @@ SHF_ALLOC, SHF_EXECINSTR = 2, 4
 UNSAID = (".eh_frame", ".cafe.", ".note", ".init_array", ".fini_array", ".gcc_except_table", ".comment")
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}(?=\0)" % SHORTEST_STRING)
 PRINTABLE = frozenset(range(0x20, 0x7F))
+# Long no-ops, with which compilers align code (SDM vol. 2, NOP): the same in every library.
+PADDING = re.compile(
+    rb"(?:\x66*\x2e?\x0f\x1f(?:\0|\x40.|\x44..|\x80.{4}|\x84.{5})|\x66\x90){1,64}", re.DOTALL
+)
+SHORTEST_PADDING = 6
 WIDE_MOVE = re.compile(rb"[\x48\x49][\xb8-\xbf]")
 
 Bytes = NDArray[np.uint8]
@@ -142,6 +148,10 @@ def _says_something(section: Section) -> bool:
 def _split(name: str, section: Section, touched: list[tuple[int, int]]) -> Iterator[Run]:
     data, start = section.data(), 0
     code = section["sh_flags"] & SHF_EXECINSTR != 0
+    if code:
+        padding = (match.span() for match in PADDING.finditer(data))
+        longer = [(at, end - at) for at, end in padding if end - at >= SHORTEST_PADDING]
+        touched = sorted([*touched, *longer])
     for place, width in [*touched, (len(data), 0)]:
         if place > start:
             yield Run(f"{name}:{section.name}+{start:#x}", data[start:place], code)

@@ -185,6 +185,17 @@ def test_found_at_every_place(secret: Path, tmp_path: Path, offset: int) -> None
     assert {(LeakKind.CONSTANT, offset), (LeakKind.STRING, offset + 67)} <= found
 
 
+def test_the_padding_between_functions_is_no_secret(tmp_path: Path, plant: Callable[[bytes], Path]) -> None:
+    """Compilers align with long no-ops, which stand in every library."""
+    padding = bytes.fromhex("66662e0f1f840000000000" * 2 + "0f1f4000" + "6690")
+    body = random.Random(9).randbytes(40)  # noqa: S311 - test data
+    words = ", ".join(str(byte) for byte in body + padding + body[::-1])
+    text = f'__asm__(".text\\n.byte {words}");'
+    padded = _compile(tmp_path, "padded", text)
+    assert _check(padded, plant(padding + b"\x4d\x89\xc7\x89")).matches == ()
+    assert {match.kind for match in _check(padded, plant(body)).matches} == {LeakKind.CODE}
+
+
 def test_random_data_has_no_match(secret: Path, tmp_path: Path) -> None:
     path = tmp_path / "random.bin"
     path.write_bytes(random.Random(1).randbytes(32 << 20))  # noqa: S311 - test data
