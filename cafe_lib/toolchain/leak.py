@@ -71,7 +71,7 @@ def check_leaks(
     secrets = read_secrets(secret_objects, exported)
     for path in known:
         with _contents(path) as data:
-            _forget(secrets, data)
+            forget_known(secrets, data)
     matches: list[LeakMatch] = []
     scanned = 0
     for path in public_artefacts:
@@ -150,7 +150,7 @@ def _merge(found: Spans) -> Spans:
     return spans
 
 
-def _forget(secrets: Secrets, data: Data) -> None:
+def forget_known(secrets: Secrets, data: Data) -> None:
     """Drop the patterns that occur in a file known to be public."""
     seen: dict[LeakKind, set[bytes]] = {kind: set() for kind in WINDOWS}
     kinds = list(WINDOWS)
