@@ -40,10 +40,13 @@ class Revoker:
         """
         hosts = set()
         for host_id, group in groupby(sorted(leases, key=attrgetter("host_id")), attrgetter("host_id")):
-            ended = [lease for lease in group if lease.end_reason is None]
-            for lease in ended:
-                await tx.leases.put(replace(lease, end_reason=LeaseEndReason.REVOKED.value))
-            await self.tell(tx, host_id, [lease.id for lease in ended], cause)
+            ended = []
+            for found in group:
+                lease = await tx.leases.lock(found.id)  # it may have been given back since it was found
+                if lease is not None and lease.end_reason is None:
+                    await tx.leases.put(replace(lease, end_reason=LeaseEndReason.REVOKED.value))
+                    ended.append(lease.id)
+            await self.tell(tx, host_id, ended, cause)
             hosts.add(host_id)
         return hosts
 

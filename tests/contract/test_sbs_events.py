@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import httpx
 import pytest
-from sbs_host import PCR, SoftHost
+from sbs_host import GOOD, PCR, SoftHost
 from sbs_site import VM, Site, opened
 
 from cafe_lib.errors import (
     BusyError,
     LicenceError,
+    MalformedError,
     NotFoundError,
     PolicyError,
     QuoteError,
@@ -22,7 +25,7 @@ from cafe_lib.wire.events import FrameReader
 from cafe_lib.wire.messages import RenewalResult, Revocation
 from hypervisor_agent.trusted import LaunchAsk, TrustedSession
 from sbs_server.api.context import Services
-from sbs_server.app import make_services
+from sbs_server.app import make_app, make_services
 from sbs_server.domain.values import Terms
 
 pytestmark = pytest.mark.anyio
@@ -210,6 +213,85 @@ async def test_a_renewal_nonce_is_good_once(site: Site) -> None:
     site.clock.seconds += 120
     with pytest.raises(SessionError):
         await site.post(f"{path}/renewals", host.evidence(session, fresh))
+
+
+@pytest.mark.case("A19")
+async def test_a_renewal_nonce_is_used_up_by_evidence_that_fails(site: Site) -> None:
+    host, release_id = await site.ready(seats=1)
+    session = await site.attested(host)
+    await site.launch(session, release_id)
+    path = f"sessions/{session.session_id.hex()}"
+    ask = session.accept_challenge(await site.post(f"{path}/renewal-challenges", session.renewal_request()))
+    host.tpm.pcrs[PCR] = b"e" * 32
+    with pytest.raises(PolicyError):
+        await site.post(f"{path}/renewals", host.evidence(session, ask))
+    host.tpm.pcrs[PCR] = GOOD
+    with pytest.raises(SessionError):
+        await site.post(f"{path}/renewals", host.evidence(session, ask))
+    assert (await renew(site, host, session)).leases, "a fresh nonce is another chance"
+
+
+@pytest.mark.case("A19")
+async def test_a_stranger_cannot_use_up_a_renewal_nonce(site: Site) -> None:
+    host, _ = await site.ready(seats=1)
+    session, other = await site.attested(host), await site.attested(host)
+    path = f"sessions/{session.session_id.hex()}"
+    ask = session.accept_challenge(await site.post(f"{path}/renewal-challenges", session.renewal_request()))
+    for bad in (b"\xa0", host.evidence(other, ask)):
+        with pytest.raises((MalformedError, SignatureError)):
+            await site.post(f"{path}/renewals", bad)
+    assert session.accept_renewal(await site.post(f"{path}/renewals", host.evidence(session, ask)))
+
+
+async def test_what_a_host_asks_is_recorded_as_its_own(site: Site) -> None:
+    host, release_id = await site.ready(seats=1)
+    session = await site.attested(host)
+    grant, _ = await site.launch(session, release_id)
+    await renew(site, host, session)
+    path = f"sessions/{session.session_id.hex()}/lease-ends"
+    await site.post(path, session.lease_end(grant.lease_id))
+    with pytest.raises(NotFoundError):
+        await site.post(path, session.lease_end(b"?" * 16))
+    with pytest.raises(SignatureError):
+        await site.post(path, (await site.attested(host)).lease_end(grant.lease_id))
+    found = [
+        (item["action"], item["outcome"], item["actor"])
+        for item in await site.audit()
+        if item["action"] in {"renewal.renew", "lease.end"}
+    ]
+    assert found == [
+        ("renewal.renew", "allowed", "host host-1"),
+        ("lease.end", "allowed", "host host-1"),
+        ("lease.end", "refused", "host host-1"),
+        ("lease.end", "refused", "nobody"),
+    ]
+
+
+async def test_the_lease_of_a_debug_release_ends_with_the_policys_word(site: Site) -> None:
+    host, release_id = await site.ready(seats=2)
+    debug = await site.push(site.package(version="2", build_mode=2))
+    await site.put_policy(2, allow_debug=True)
+    session = await site.attested(host)
+    grants = [(await site.launch(session, wanted))[0].lease_id for wanted in (debug, release_id)]
+    assert {lease_id for lease_id, _ in (await renew(site, host, session)).leases} == set(grants)
+    await site.put_policy(3)
+    result = await renew(site, host, await site.attested(host))
+    assert [lease_id for lease_id, _ in result.leases] == grants[1:]
+
+
+@pytest.mark.case("A37")
+async def test_shorter_terms_do_not_free_a_seat_that_was_granted_for_longer(site: Site) -> None:
+    host, release_id = await site.ready(seats=1)
+    grant, _ = await site.launch(await site.attested(host), release_id)
+    site.clock.seconds += 100
+    shorter = make_app(make_services(replace(site.parts, terms=Terms(lease_seconds=60))))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(shorter), base_url="http://sbs") as http:
+        again = replace(site, http=http)
+        session = await again.attested(host)
+        assert (await renew(again, host, session)).leases == ((grant.lease_id, 200),)
+        again.clock.seconds += 190
+        with pytest.raises(LicenceError):
+            await again.launch(session, release_id)
 
 
 async def test_the_evidence_of_the_session_does_not_renew(site: Site) -> None:
