@@ -148,7 +148,7 @@ class Deployments:
         )
         # 8. otherwise a licence of the app, bound to this VM or tenant and not over, has a free seat
         if lease is None:
-            lease = await self._take_seat(tx, order, host, vm, release)
+            lease = await self._take_seat(tx, order, vm, release, now)
         decision.about(licence_id=lease.licence_id, lease_id=lease.id)
         return Granted(host, vm, release, lease, lease.expires_at - now)
 
@@ -171,9 +171,9 @@ class Deployments:
             raise SessionError("the session has made as many requests as it may")
         await tx.record_numbers.add(RecordNumber(session_id, number, order.digest, now))
 
-    async def _take_seat(self, tx: Transaction, order: Order, host: Host, vm: Vm, release: Release) -> Lease:
-        terms, now = self._tools.terms, self._tools.clock.now()
-        if await tx.leases.running(host.id, now) >= terms.max_leases_per_host:
+    async def _take_seat(self, tx: Transaction, order: Order, vm: Vm, release: Release, now: int) -> Lease:
+        terms = self._tools.terms
+        if await tx.leases.running(vm.host_id, now) >= terms.max_leases_per_host:
             raise LimitError("the host runs as many enclaves as it may")
         for licence in await _licences(tx, release, vm, now):
             taken = set(await tx.leases.taken_seats(licence.id, now))
@@ -186,7 +186,7 @@ class Deployments:
                 licence.id,
                 licence.seats,
                 free,
-                host.id,
+                vm.host_id,
                 vm.vm_id,
                 vm.tenant,
                 release.id,

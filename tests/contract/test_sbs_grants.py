@@ -10,7 +10,7 @@ import httpx
 import pytest
 from image_samples import IDENTITY, image, manifest
 from sbs_host import GOOD, SoftHost
-from sbs_site import TENANT, VM, Site, sealed_package
+from sbs_site import TENANT, VM, FakeClock, Site, opened, sealed_package
 
 from cafe_lib.errors import (
     BusyError,
@@ -100,6 +100,21 @@ async def test_the_database_itself_refuses_a_seat_twice(site: Site) -> None:
         with pytest.raises(ConflictError):
             async with site.database.write() as tx:
                 await tx.leases.add(forged)
+
+
+@pytest.mark.case("A37")
+async def test_a_grant_never_says_more_than_its_lease(tmp_path_factory: pytest.TempPathFactory) -> None:
+    class Ticking(FakeClock):
+        """Moves on by a second whenever it is looked at."""
+
+        def now(self) -> int:
+            self.seconds += 1
+            return self.seconds
+
+    async with opened(tmp_path_factory.mktemp("sbs"), clock=Ticking()) as site:
+        host, release_id = await site.ready(seats=1)
+        grant, _ = await site.launch(await site.attested(host), release_id)
+        assert grant.lease_seconds == site.parts.terms.lease_seconds
 
 
 async def test_a_request_id_is_good_for_one_vm_and_release(site: Site) -> None:
