@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cafe_lib.errors import BusyError, ConflictError, DigestError, NotFoundError, VersionError
+from cafe_lib.errors import (
+    BusyError,
+    ConflictError,
+    DigestError,
+    NotFoundError,
+    UnauthenticatedError,
+    VersionError,
+)
 from cafe_lib.image.confidential import confidential_digest, parse_confidential
 from cafe_lib.image.manifest import VerifiedManifest, verify_manifest
 from cafe_lib.image.package import SEALED, PackageHead, PackageStream
@@ -66,6 +73,7 @@ class Releases:
         :raises ProtocolError: not such a package, cut short, or too long.
         :raises VerificationError: not signed by the caller's key, or the parts do not fit the manifest.
         :raises ConflictError: this release, or this version of the app, exists (also if it is revoked).
+        :raises UnauthenticatedError: the caller's identity was ended meanwhile.
         """
         with self._slot(caller):
             async with self._audit.decision("release.upload", caller.name) as decision:
@@ -77,6 +85,7 @@ class Releases:
                     await upload.store(chunks)
                 release = await upload.finish()
                 async with self._store.write() as tx:
+                    await _verify_owner(tx, caller)
                     await tx.releases.add(release)
                     await self._audit.allow(tx, decision)
         return release
@@ -130,6 +139,13 @@ class Releases:
         await tx.releases.put(release)
         leases = await tx.leases.find(release_id=release.id, ended_at=None)
         return await self._revoker.end(tx, leases, Cause(RELEASE, release.id))
+
+
+async def _verify_owner(tx: Transaction, caller: Identity) -> None:
+    """Refuse an upload that outlasted its owner's identity: an upload may take as long as it likes."""
+    owner = await tx.identities.lock(caller.id)
+    if owner is None or owner.revoked_at is not None:
+        raise UnauthenticatedError("the identity was ended during the upload")
 
 
 def _seen(caller: Identity, release: Release | None) -> Release:

@@ -207,6 +207,22 @@ async def test_uploads_at_once_are_bounded(shop: Site) -> None:
     assert (await releases.upload(caller, another())).title == "acme/sample@1.2.3"
 
 
+async def test_an_identity_that_ends_during_its_upload_publishes_nothing(shop: Site) -> None:
+    data = sealed_package(shop.keys, MADE, CONFIDENTIAL, CHUNKS)
+    found = (await shop.done("admin", "GET", "/v1/identities"))["items"]
+    (acme,) = [item["id"] for item in found if item["name"] == "acme"]
+
+    async def body() -> AsyncIterator[bytes]:
+        yield data[:-1]
+        await shop.done("admin", "DELETE", f"/v1/identities/{acme}")
+        yield data[-1:]
+
+    headers = {"authorization": f"Bearer {shop.api_keys['acme']}"}
+    answer = await shop.http.post("/v1/releases", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert (await shop.done("admin", "GET", "/v1/releases"))["items"] == []
+
+
 async def test_an_upload_broken_off_can_be_repeated(shop: Site) -> None:
     data = sealed_package(shop.keys, MADE, CONFIDENTIAL, CHUNKS)
     assert await refused(shop, data[: -CHUNK_BYTES // 2]) == "malformed"
