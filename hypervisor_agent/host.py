@@ -124,7 +124,7 @@ class AgentHost:
         for lease_id, tenancy in self._tenancies.items():
             if revocation.secret_binary_id and tenancy.secret_binary_id == revocation.secret_binary_id:
                 leases.add(lease_id)
-        if revocation.kind in ("host", "shutdown"):
+        if revocation.kind == "host":
             leases.update(self._tenancies)
         _log.warning("revoked", kind=revocation.kind, number=revocation.number, leases=len(leases))
         self._steps.event("revocation", reason=revocation.kind, number=revocation.number)

@@ -12,7 +12,7 @@ from cafe_lib.wire import limits
 from cafe_lib.wire.envelope import MacBody, SignedBody
 from cafe_lib.wire.schema import Blob, Id, Items, Text, Uint64
 
-KINDS: Final = ("licence", "release", "host", "lease", "shutdown")
+KINDS: Final = ("licence", "release", "host", "lease")
 KEEP_ALIVE: Final = b"\0\0\0\0"
 _LENGTH: Final = struct.Struct(">I")
 

@@ -170,7 +170,6 @@ def test_a_guest_that_ends_gives_its_seat_back_once() -> None:
         ("lease", (LEASE_ID,), b""),
         ("release", (), REQUEST.secret_binary_id),
         ("host", (), b""),
-        ("shutdown", (), b""),
     ],
 )
 def test_a_revocation_destroys_at_once(kind: str, leases: tuple[bytes, ...], release: bytes) -> None:

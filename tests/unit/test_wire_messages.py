@@ -83,6 +83,7 @@ BAD_FIELDS = {
     "lease of 0 s": ("grant", "lease_seconds", 0, LimitError),
     "lease for ever": ("grant", "lease_seconds", limits.MAX_LEASE_SECONDS + 1, LimitError),
     "unknown revocation": ("revocation", "kind", "whim", MalformedError),
+    "revocation that nobody sends": ("revocation", "kind", "shutdown", MalformedError),
     "revocation number over 64 bits": ("revocation", "number", 2**64, LimitError),
     "negative number": ("renewal request", "number", -1, LimitError),
     "lease id of 15 bytes": ("renewal result", "ended", (b"1" * 15,), MalformedError),
