@@ -37,7 +37,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``most_bytes`` bounds the answer's body; ``kind`` is the media type of both bodies."""
+    """One request. ``most_bytes`` bounds the answer's body.
+
+    ``kind`` is the media type of both bodies, unless ``answer_kind`` says another for the answer.
+    """
 
     method: str
     path: str
@@ -46,10 +49,12 @@ class Call:
     body: Body = None
     body_bytes: int | None = None
     query: Mapping[str, str | int] | None = None
+    answer_kind: str | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the request's headers; compression is refused, so that bounds mean what they say."""
-        headers = {"accept": f"{self.kind}, application/problem+json", "accept-encoding": "identity"}
+        accept = f"{self.answer_kind or self.kind}, application/problem+json"
+        headers = {"accept": accept, "accept-encoding": "identity"}
         if self.body is not None:
             headers["content-type"] = self.kind
         if self.body_bytes is not None:

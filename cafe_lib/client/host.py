@@ -64,4 +64,4 @@ class HostCalls(Connection):
         The SBS sends a keep-alive well within ``Timeouts.stream``; silence beyond it is TransportError.
         """
         path = f"/v1/sessions/{session_id.hex()}/events"
-        return self.stream(Call("POST", path, MAX_EVENT_STREAM_BYTES, CBOR, request))
+        return self.stream(Call("POST", path, MAX_EVENT_STREAM_BYTES, CBOR, request, answer_kind=OCTETS))

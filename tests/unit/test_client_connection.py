@@ -82,10 +82,12 @@ def test_ca_file_that_holds_none(tmp_path: Path) -> None:
 
 def test_paths_media_types_and_bodies() -> None:
     seen: list[tuple[str, str, str, bytes]] = []
+    accepted: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         kind = request.headers["content-type"]
         seen.append((request.method, request.url.path, kind, request.content))
+        accepted.append(request.headers["accept"].split(",")[0])
         return _answer(200, b"answer")
 
     hexed = SESSION.hex()
@@ -113,6 +115,7 @@ def test_paths_media_types_and_bodies() -> None:
         (f"/v1/sessions/{hexed}/events", b"9"),
     ]
     assert {method for method, *_ in seen} == {"POST"}
+    assert accepted == ["application/cbor"] * 7 + ["application/octet-stream"] * 2
 
 
 def test_the_key_is_sent_and_never_shown() -> None:
