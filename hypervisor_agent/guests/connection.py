@@ -17,6 +17,8 @@ from hypervisor_agent.guests.status import message_of, status_of
 
 REQUEST_SECONDS = 10.0
 """How long a guest may take for its first request, or for the rest of one it has begun."""
+FAILURE_PAUSE_SECONDS = 1.0
+"""How long a launch that failed counts as under way."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -56,18 +58,28 @@ class GuestConnection(Generic[TenancyT]):
         try:
             request = LaunchRequest.parse(data)
             tenancy = await self._until_gone(self._launch(request))
+            reply, descriptor = LaunchReply(number, Status.OK, tenancy.region_bytes), tenancy.channel_fd
         except CafeError as error:
             _log.warning("launch refused", vm=self._vm_id, code=error.code, detail=error.detail)
             self._reply(LaunchReply(number, status_of(error), message=message_of(error)))
             if isinstance(error, MalformedError):
                 raise GuestGoneError from error  # out of step: nothing after it can be trusted
             return
-        reply = LaunchReply(number, Status.OK, tenancy.region_bytes)
-        self._reply(reply, tenancy.channel_fd)
+        self._reply(reply, descriptor)
 
     async def _launch(self, request: LaunchRequest) -> TenancyT:
-        async with self._turns:
-            return await self._start(request)
+        """Take a turn; one that came to nothing is given back late.
+
+        Else a guest could make its agent hammer the SBS, whose patience with a host other VMs need as well.
+        """
+        await self._turns.acquire()
+        pause = FAILURE_PAUSE_SECONDS
+        try:
+            tenancy = await self._start(request)
+            pause = 0.0
+            return tenancy
+        finally:
+            asyncio.get_running_loop().call_later(pause, self._turns.release)
 
     async def _start(self, request: LaunchRequest) -> TenancyT:
         if self._tenancy is not None and self._tenancy.stopped:

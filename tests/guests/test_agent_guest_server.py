@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cafe_lib.errors import CafeError, HostError, LicenceError
+from cafe_lib.errors import CafeError, ExitedError, HostError, LicenceError
 from hypervisor_agent.abi import Status
 from hypervisor_agent.guests import connection
 from hypervisor_agent.guests.messages import (
@@ -247,6 +247,73 @@ def test_a_refusal_is_a_status_and_the_guest_may_try_again(tmp_path: Path) -> No
                 assert reply is not None
                 assert reply.status is Status.OK
                 os.close(fds[0])
+
+    run(scenario)
+
+
+@dataclass
+class EndedTenancy(FakeTenancy):
+    """Ended by itself right after its start."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "region_bytes":
+            raise ExitedError("the enclave has ended")
+        return object.__getattribute__(self, name)
+
+
+class ShortLivedHost(FakeHost):
+    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
+        tenancy = await super().launch(vm_id, request)
+        return EndedTenancy(tenancy.secret_binary_id, tenancy.channel_fd)
+
+
+@pytest.mark.case("B17")
+def test_an_enclave_that_ends_before_the_reply_is_a_status(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        host = ShortLivedHost()
+        async with serving(tmp_path / "s", host):
+            with closing(await connect(tmp_path / "s")) as client:
+                reply, fds = await ask(client, LaunchRequest(5, RELEASE, b"d" * 32).encode())
+                assert reply is not None
+                assert (reply.number, reply.status, fds) == (5, Status.EXITED, [])
+            await until(lambda: len(host.ended) == 1)
+
+    run(scenario)
+
+
+@pytest.mark.case("B17")
+@pytest.mark.parametrize("waits", [True, False], ids=["refused", "gone"])
+def test_launches_that_come_to_nothing_are_slowed_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, waits: bool
+) -> None:
+    monkeypatch.setattr(connection, "FAILURE_PAUSE_SECONDS", 0.3)
+    asked = 0
+
+    class Refusing(FakeHost):
+        async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0 if waits else 30)
+            raise LicenceError(f"{vm_id}: no licence for {request.secret_binary_id.hex()}")
+
+    async def flood() -> None:
+        while True:
+            with closing(await connect(tmp_path / "s")) as client:
+                request = LaunchRequest(1, RELEASE, b"d" * 32).encode()
+                if waits:
+                    await ask(client, request)
+                else:
+                    await asyncio.get_running_loop().sock_sendall(client, request)
+                    await asyncio.sleep(0.01)
+
+    async def scenario() -> None:
+        async with serving(tmp_path / "s", Refusing()):
+            tasks = [asyncio.create_task(flood()) for _ in range(MAX_LAUNCHES)]
+            await asyncio.sleep(1)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert MAX_LAUNCHES <= asked <= 4 * MAX_LAUNCHES
 
     run(scenario)
 
