@@ -61,10 +61,16 @@ class LeaseBook:
             self._leases[lease.lease_id] = lease
 
     def renew(self, granted: Iterable[tuple[bytes, int]], sent_at: float) -> None:
-        """Extend the leases the SBS renewed; one that was given back meanwhile stays away."""
+        """Extend the leases the SBS renewed; one that was given back meanwhile stays away.
+
+        One that has got no longer, as its licence ends, is next renewed after a third of what is left of it.
+        """
         for lease_id, seconds in granted:
             if lease_id in self._leases:
                 self.add(Lease(lease_id, sent_at, seconds))
+        for lease in tuple(self._leases.values()):
+            if lease.renew_at <= sent_at:
+                self._leases[lease.lease_id] = Lease(lease.lease_id, sent_at, lease.expires_at - sent_at)
 
     def drop(self, lease_id: bytes) -> bool:
         """Forget a lease; False when it is already gone."""

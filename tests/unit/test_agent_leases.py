@@ -47,6 +47,18 @@ def test_a_delayed_answer_never_shortens_a_lease() -> None:
     assert book.expired(129.0) == ()
 
 
+def test_a_lease_that_gets_no_longer_is_not_renewed_again_and_again() -> None:
+    book = LeaseBook()
+    book.add(Lease(A, 100.0, 30))
+    book.add(Lease(B, 100.0, 300))
+    for sent_at, following in ((110.0, 110.0 + 20 / 3), (118.0, 122.0)):
+        book.renew([(A, int(130 - sent_at))], sent_at)
+        assert not book.renewal_due(sent_at + 2)
+        assert book.renewal_due(following + 0.001)
+        assert book.expired(129.9) == ()
+        assert book.expired(130.0) == (A,)
+
+
 def test_a_lease_given_back_is_not_revived_by_a_late_renewal() -> None:
     book = LeaseBook()
     book.add(Lease(A, 100.0, 30))
