@@ -23,8 +23,6 @@ class Settings(BaseSettings):
     restarts: int = Field(default=5, ge=0, le=1000)
     """Fresh enclaves one lease may use within ``restart_window_seconds``."""
     restart_window_seconds: float = Field(default=60.0, gt=0)
-    start_seconds: float = Field(default=20.0, gt=0)
-    """How long an enclave may take until its constructors have run, beyond its own deadline."""
     http_seconds: float = Field(default=20.0, gt=0)
     """How long one answer of the SBS may take."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

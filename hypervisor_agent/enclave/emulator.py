@@ -6,6 +6,7 @@ instructions are not atomic towards the guest, which the channel does not ask fo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -198,7 +199,8 @@ def _receive(connection: socket.socket) -> tuple[VmmConfig, tuple[int, int]]:
 
 
 def _refuse(connection: socket.socket, step: int, error: int) -> int:
-    connection.send(VmmEvent(EventKind.HOST, rip=step, status=error).pack())
+    with contextlib.suppress(OSError):  # the agent may have gone
+        connection.send(VmmEvent(EventKind.HOST, rip=step, status=error).pack())
     return 1
 
 

@@ -107,6 +107,13 @@ def test_agent_that_closes_its_end_leaves_no_process(pool: SparePool) -> None:
     process.pid = 0
 
 
+def test_spare_whose_agent_goes_says_nothing(pool: SparePool, capfd: pytest.CaptureFixture[str]) -> None:
+    process = EnclaveProcess.spawn(pool.backend)
+    process.close()
+    assert os.waitpid(process.pid, 0)[0] == process.pid
+    assert capfd.readouterr().err == ""
+
+
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
