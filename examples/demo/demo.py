@@ -17,7 +17,7 @@ from typing import Any
 from local_site import Site
 from processes import DemoError, Services
 from rfc6238 import LINES, expected_codes
-from scan import Found, Scanner, descendants
+from scan import Found, Task, descendants, scan_as_root
 from story import Story
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,11 +82,14 @@ def show_codes(story: Story, program: PublicProgram) -> None:
 
 def scan_memory(story: Story, site: Site, program: PublicProgram, built: dict[str, Any], out: Path) -> None:
     """Look for the secret code and constant in the public program, and in the enclave, with one scanner."""
-    objects = sorted(out.glob("secret/[0-9]*.o"))
-    planted = planted_constant()
-    scanner = Scanner(objects, built["functions"], planted, CONTROL)
-    public = scanner.scan([program.process.pid])
-    enclave = scanner.scan(descendants(site.agent.process.pid)[1:] if site.agent else [])
+    task = Task(
+        objects=[str(path) for path in sorted(out.glob("secret/[0-9]*.o"))],
+        exported=built["functions"],
+        planted=planted_constant().hex(),
+        control=CONTROL.hex(),
+        groups=[[program.process.pid], descendants(site.agent.process.pid)[1:] if site.agent else []],
+    )
+    public, enclave = scan_as_root(task)
 
     def tell(found: Found) -> str:
         return (
