@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,22 +57,32 @@ class KeyFiles:
 
 
 def create_keys(folder: Path, now: int) -> KeyFiles:
-    """Make all keys in a new folder; raises ConflictError when there are keys already, HostError."""
+    """Make all keys in a new folder; raises ConflictError when there are keys already, HostError.
+
+    Whenever it is killed there are all keys or none: the folder gets its name last.
+    """
+    fresh = folder.with_name(f"{folder.name}.new")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        if any(folder.iterdir()):
+        if folder.exists() and any(folder.iterdir()):
             raise ConflictError(f"{folder} already holds keys")
-        root, signing = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        _write(folder / ROOT_KEY, root.private_bytes_raw())
-        _write(folder / ROOT_PUBLIC, root.public_key().public_bytes_raw())
-        _write(folder / SIGNING_KEY, signing.private_bytes_raw())
-        _write(folder / RELEASE_KEY, KemKeyPair.generate().private_bytes())
-        _write(folder / STORE_KEY, secrets.token_bytes(limits.KEY_BYTES))
-        _write(folder / CERTIFICATE, _certify(root, signing, now))
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        fresh.mkdir(mode=0o700, parents=True)
+        _write_keys(fresh, now)
+        fresh.rename(folder)
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from error
     return load_keys(folder, now)
+
+
+def _write_keys(folder: Path, now: int) -> None:
+    root, signing = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    _write(folder / ROOT_KEY, root.private_bytes_raw())
+    _write(folder / ROOT_PUBLIC, root.public_key().public_bytes_raw())
+    _write(folder / SIGNING_KEY, signing.private_bytes_raw())
+    _write(folder / RELEASE_KEY, KemKeyPair.generate().private_bytes())
+    _write(folder / STORE_KEY, secrets.token_bytes(limits.KEY_BYTES))
+    _write(folder / CERTIFICATE, _certify(root, signing, now))
 
 
 def load_keys(folder: Path, now: int) -> KeyFiles:

@@ -36,6 +36,29 @@ def test_keys_are_never_replaced(folder: Path) -> None:
         create_keys(folder, NOW)
 
 
+@pytest.mark.case("E01")
+@pytest.mark.parametrize("written", range(6))
+def test_making_keys_can_be_repeated_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    write, left = keyfiles._write, written
+
+    def write_some(path: Path, data: bytes) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        write(path, data)
+
+    monkeypatch.setattr(keyfiles, "_write", write_some)
+    with pytest.raises(KeyboardInterrupt):
+        create_keys(tmp_path / "keys", NOW)
+    assert not (tmp_path / "keys").exists(), "all keys or none"
+    monkeypatch.undo()
+    create_keys(tmp_path / "keys", NOW)
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
 @pytest.mark.parametrize("name", ["signing.key", "release.key", "store.key", "root.key"])
 def test_keys_that_others_may_read_are_refused(folder: Path, name: str, mode: int) -> None:
