@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import resource
 import sys
 from pathlib import Path
@@ -92,6 +93,8 @@ def run_agent(
     sockets = [GuestSocket.parse(text, state / "vms") for text in vm]
     options = Options(state, sockets, choose_backend(_backend(backend)), allow_debug)
     asyncio.run(serve(options, settings, standard_output(enabled=events)))
+    sys.stdout.flush()
+    os._exit(0)  # every enclave has ended; a thread that waits for the SBS must not hold up the rest
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

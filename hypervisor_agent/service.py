@@ -55,6 +55,14 @@ class PooledStarter:
         return Enclave.start(plan, self.pool)
 
 
+class _Workers(ThreadPoolExecutor):
+    """Threads that the event loop's end does not wait for: one may hang on an SBS that does not answer."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 -- as in the base
+        """Take no more work."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 async def serve(options: Options, settings: Settings, steps: Steps) -> None:
     """Run the agent until SIGTERM or SIGINT; every enclave has ended when it returns. Raises HostError."""
     state = StateDirectory(options.state)
@@ -63,7 +71,7 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
     timeouts = Timeouts(answer=settings.http_seconds)
     pool = SparePool(options.backend)
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, "cafe-work"))
+    loop.set_default_executor(_Workers(MAX_THREADS, "cafe-work"))
     try:
         with HostCalls(enrolment.sbs_url, timeouts=timeouts, ca_file=settings.ca_file) as sbs:
             tpm = EsapiTpm(enrolment.tcti)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from agent_site import VM, Agent, Built, Guest, Site, alive, stop_hard, until
+
+from hypervisor_agent.service import GIVE_BACK_SECONDS
 
 AGENT, EXITED, DEADLINE = 8, 6, 5
 pytestmark = pytest.mark.case("B17")
@@ -99,4 +102,22 @@ def test_a_seat_of_a_killed_agent_is_free_when_its_lease_has_run_out(
         stop_hard(agent.process.pid)
         assert site.seats_used(licence) == 1
         guest.end()
+    until(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)
+
+
+def test_an_sbs_that_does_not_answer_does_not_hold_up_the_agents_end(
+    site: Site, probe: Built, licence: str
+) -> None:
+    with site.running_agent("auto") as agent:
+        guest = Guest(probe.program, agent.sockets[VM])
+        assert guest.call("echo") == (7, 0)
+        pids = agent.children()
+        site.sbs.send_signal(signal.SIGSTOP)
+        try:
+            agent.process.send_signal(signal.SIGTERM)
+            until(lambda: not any(alive(pid) for pid in pids), "its VMMs are gone", 2 * GIVE_BACK_SECONDS)
+            assert agent.process.wait(2 * GIVE_BACK_SECONDS) == 0
+        finally:
+            site.sbs.send_signal(signal.SIGCONT)
+            guest.end()
     until(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)
