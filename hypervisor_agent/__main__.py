@@ -15,13 +15,9 @@ import structlog
 import typer
 from pydantic import ValidationError
 
+from cafe_lib.cli.exits import exit_code
 from cafe_lib.client.host import HostCalls
-from cafe_lib.errors import (
-    CafeError,
-    HostError,
-    ProtocolError,
-    TransportError,
-)
+from cafe_lib.errors import CafeError
 from hypervisor_agent import launcher
 from hypervisor_agent.enclave.backend import BackendName, choose_backend
 from hypervisor_agent.enrolment import EnrolmentPlan, ek_digest, enrol
@@ -40,12 +36,6 @@ app = typer.Typer(
 )
 
 _KEY_HEX = 64
-_EXIT_REFUSED, _EXIT_USAGE, _EXIT_TRANSPORT, _EXIT_HOST = 1, 2, 3, 4
-_EXITS: tuple[tuple[type[CafeError], int], ...] = (
-    (TransportError, _EXIT_TRANSPORT),
-    (HostError, _EXIT_HOST),
-    (ProtocolError, _EXIT_USAGE),
-)
 
 Tcti = Annotated[str, typer.Option(help="how to reach the TPM [default: CAFE_AGENT_TCTI or /dev/tpmrm0]")]
 State = Annotated[Path, typer.Option(help="the agent's state directory")]
@@ -137,8 +127,7 @@ def run() -> None:
     except CafeError as error:
         hint = f"\n  {error.hint}" if error.hint else ""
         print(f"cafe-agent: {error.detail}{hint}", file=sys.stderr)  # noqa: T201 - a command line talks
-        code = next((code for kind, code in _EXITS if isinstance(error, kind)), _EXIT_REFUSED)
-        raise SystemExit(code) from None
+        raise SystemExit(exit_code(error)) from None
 
 
 def _settings() -> Settings:

@@ -1,4 +1,4 @@
-"""The `cafe-sbs` command. Exit codes: 0 done, 1 refused, 2 unusable input, 3 peer failed, 4 this machine."""
+"""The `cafe-sbs` command; exit codes as in `cafe_lib.cli.exits`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from cafe_lib.errors import CafeError, ConflictError, HostError, ProtocolError, TransportError
+from cafe_lib.cli.exits import HOST, exit_code
+from cafe_lib.errors import CafeError, ConflictError, HostError
 from cafe_lib.wire.keys import release_key_id
 from sbs_server.adapters.keyfiles import create_keys, load_keys
 from sbs_server.adapters.system import SystemClock
@@ -30,7 +31,6 @@ from sbs_server.events import StepEvents
 from sbs_server.services.identities import NewIdentity
 from sbs_server.settings import Settings
 
-REFUSED, UNUSABLE, TRANSPORT, HOST = 1, 2, 3, 4
 _FIRST_ADMIN: Final = "admin"
 _ENDING_SECONDS: Final = 3
 _MAX_CONNECTIONS: Final = 2000
@@ -103,19 +103,11 @@ def run() -> NoReturn:
     except CafeError as error:
         hint = f" ({error.hint})" if error.hint else ""
         typer.echo(f"cafe-sbs: {error.detail}{hint}", err=True)
-        sys.exit(_exit_code(error))
+        sys.exit(exit_code(error))
     except OSError as error:
         typer.echo(f"cafe-sbs: {error.filename or ''}: {error.strerror}", err=True)
         sys.exit(HOST)
     sys.exit(0)
-
-
-def _exit_code(error: CafeError) -> int:
-    if isinstance(error, HostError):
-        return HOST
-    if isinstance(error, TransportError):
-        return TRANSPORT
-    return UNUSABLE if isinstance(error, ProtocolError) else REFUSED
 
 
 def _settings(directory: Path | None) -> Settings:

@@ -1,4 +1,4 @@
-"""The `cafe` command. Exit codes: 0 done, 1 refused, 2 unusable input, 3 network or peer, 4 this machine."""
+"""The `cafe` command."""
 
 from __future__ import annotations
 
@@ -9,30 +9,8 @@ import typer
 
 from cafe_lib.cli import audit, build, host, identity, inspect, licence, policy, publisher, push, release, vm
 from cafe_lib.cli.console import print_error
-from cafe_lib.errors import (
-    BuildError,
-    CafeError,
-    EnclaveError,
-    HostError,
-    ImageError,
-    InterfaceError,
-    LeakError,
-    ProtocolError,
-    TransportError,
-)
-
-REFUSED, UNUSABLE, TRANSPORT, HOST = 1, 2, 3, 4
-_EXIT_CODES: tuple[tuple[type[CafeError], int], ...] = (
-    (LeakError, REFUSED),
-    (BuildError, UNUSABLE),
-    (ProtocolError, UNUSABLE),
-    (ImageError, UNUSABLE),
-    (InterfaceError, UNUSABLE),
-    (TransportError, TRANSPORT),
-    (HostError, HOST),
-    (EnclaveError, HOST),
-    (CafeError, REFUSED),
-)
+from cafe_lib.cli.exits import HOST, REFUSED, exit_code
+from cafe_lib.errors import CafeError, HostError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,11 +24,6 @@ app.command()(push.push)
 app.command()(audit.audit)
 for noun in (publisher, release, licence, identity, vm, host, policy):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
-
-
-def exit_code(error: CafeError) -> int:
-    """Return what a shell learns of an error."""
-    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 
 def run() -> NoReturn:
