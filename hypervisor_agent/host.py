@@ -107,7 +107,7 @@ class AgentHost:
         self._tenancies[release.lease.lease_id] = tenancy
         self._changed.set()
         try:
-            if release.lease.lease_id in self._revoked:
+            if release.lease.lease_id in self._revoked or release.lease.expires_at <= self._clock():
                 await self._stop((release.lease.lease_id,), Status.REVOKED)
             await tenancy.start(deployment.plan)
         except BaseException:
