@@ -22,7 +22,7 @@ from cafe_lib.errors import (
     SignatureError,
 )
 from cafe_lib.wire.events import FrameReader
-from cafe_lib.wire.messages import RenewalResult, Revocation
+from cafe_lib.wire.messages import RenewalChallenge, RenewalResult, Revocation
 from hypervisor_agent.trusted import LaunchAsk, TrustedSession
 from sbs_server.api.context import Services
 from sbs_server.app import make_app, make_services
@@ -229,6 +229,21 @@ async def test_a_renewal_nonce_is_used_up_by_evidence_that_fails(site: Site) -> 
     with pytest.raises(SessionError):
         await site.post(f"{path}/renewals", host.evidence(session, ask))
     assert (await renew(site, host, session)).leases, "a fresh nonce is another chance"
+
+
+@pytest.mark.case("A20")
+async def test_nonces_of_renewals_never_repeat(site: Site) -> None:
+    host, _ = await site.ready()
+    nonces = []
+    for _ in range(3):
+        session = await site.attested(host)
+        path = f"sessions/{session.session_id.hex()}/renewal-challenges"
+        for number in range(1, 21):
+            answer = await site.post(path, session.renewal_request())
+            challenge = RenewalChallenge.open(session.keys.server_mac, answer)
+            assert challenge.number == number
+            nonces.append(challenge.nonce)
+    assert len(set(nonces)) == len(nonces) == 60
 
 
 @pytest.mark.case("A19")

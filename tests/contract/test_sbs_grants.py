@@ -117,6 +117,19 @@ async def test_a_grant_never_says_more_than_its_lease(tmp_path_factory: pytest.T
         assert grant.lease_seconds == site.parts.terms.lease_seconds
 
 
+@pytest.mark.case("A37")
+async def test_a_licence_that_expires_soon_gives_a_lease_as_short(site: Site) -> None:
+    host, release_id = await site.ready(seats=0)
+    await site.license(seats=1, seconds=7)
+    session = await site.attested(host)
+    assert (await site.launch(session, release_id))[0].lease_seconds == 7
+    site.clock.seconds += 7
+    for _ in range(2):
+        with pytest.raises(LicenceError):
+            await site.launch(session, release_id)
+        site.clock.seconds += 11
+
+
 async def test_a_request_id_is_good_for_one_vm_and_release(site: Site) -> None:
     host, release_id = await site.ready(seats=3)
     await site.register_vm(host, "web-2")

@@ -354,12 +354,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Every readable mapping of a process."""
+def memory_of(pid: int, name: str = "") -> Iterator[bytes]:
+    """Every readable mapping of a process, or those of this name."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, permissions, *_ = line.split()
-            if permissions[0] != "r" or "[v" in line:
+            if permissions[0] != "r" or "[v" in line or name not in line:
                 continue
             start, stop = (int(part, 16) for part in span.split("-"))
             with suppress(OSError):

@@ -47,7 +47,7 @@ def test_a_flipped_byte_in_the_store(any_agent: Agent, site: Site, probe: Built,
     assert chunks
     for path, data in chunks.items():
         path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
-    assert call(any_agent, probe)[0] == -1
+    assert call(any_agent, probe) == (-1, REFUSED)
     assert not any_agent.seen("enclave")
     for path, data in chunks.items():
         path.write_bytes(data)

@@ -12,6 +12,7 @@ from agent_site import VM, Agent, Built, Guest, Site, memory_of
 from cafe_lib.image.confidential import parse_confidential
 from cafe_lib.image.package import open_package, unwrap_confidential
 from cafe_lib.toolchain.keys import PublisherIdentity
+from hypervisor_agent.abi import CHANNEL_MAGIC
 
 PLANTED = bytes.fromhex("d51e778a03f942b66c902de1583bc714a409fe61b327cd5a8538f01c9b66d24f")
 MASKED = bytes(byte ^ 0x5A for byte in PLANTED)
@@ -68,7 +69,9 @@ def test_the_wire(used: Guest, site: Site, search: Search, probe: Built) -> None
 
 @pytest.mark.case("D03", "D04")
 def test_the_guests_memory_channel_and_disk(used: Guest, search: Search, probe: Built) -> None:
-    assert "cafe-channel" in Path(f"/proc/{used.process.pid}/maps").read_text()
+    channel = list(memory_of(used.process.pid, "cafe-channel"))
+    assert any(CHANNEL_MAGIC.to_bytes(8, "little") in piece for piece in channel), "the channel is looked at"
+    assert [search.found(piece) for piece in channel if search.found(piece)] == []
     memory = list(memory_of(used.process.pid))
     assert any(CONTROL in piece for piece in memory)
     assert any(MASKED in piece for piece in memory), "the result crossed the channel"
@@ -104,7 +107,9 @@ def test_the_agents_memory_disk_and_logs(used: Guest, agent: Agent, site: Site, 
     for path, data in [*files_below(site.folder / "agent"), *files_below_logs(site)]:
         assert search.found(data) == [], path
     assert search.found(repr(agent.events).encode()) == []
-    assert not any("planted" in search.found(piece) for piece in memory_of(agent.process.pid))
+    found = [search.found(piece) for piece in memory_of(agent.process.pid)]
+    assert any("chunk key" in what for what in found), "the same search finds what the agent may hold"
+    assert not any("planted" in what for what in found)
 
 
 @pytest.mark.case("D06")
