@@ -81,7 +81,13 @@ def run_agent(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold chunk keys
     _log_to_stderr(settings.log_level)
     sockets = [GuestSocket.parse(text, state / "vms") for text in vm]
-    options = Options(state, sockets, choose_backend(_backend(backend)), allow_debug)
+    chosen = choose_backend(_backend(backend))
+    if chosen.name != backend and chosen.name == "emulator":
+        structlog.get_logger().warning(
+            "no usable /dev/kvm: enclaves run in the emulator, slower and less well confined",
+            hint="on a host that others trust, start with --backend kvm",
+        )
+    options = Options(state, sockets, chosen, allow_debug)
     asyncio.run(serve(options, settings, standard_output(enabled=events)))
     sys.stdout.flush()
     os._exit(0)  # every enclave has ended; a thread that waits for the SBS must not hold up the rest
