@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from cafe_lib.cli.exits import HOST, exit_code
+from cafe_lib.client.connection import is_loopback
 from cafe_lib.errors import CafeError, ConflictError, HostError
 from cafe_lib.wire.keys import release_key_id
 from sbs_server.adapters.keyfiles import create_keys, load_keys
@@ -74,7 +74,7 @@ def serve(
     events: Annotated[bool, typer.Option(help="Print each step as a line of JSON.")] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
-    if tls is None and not behind_proxy and not _is_loopback(host):
+    if tls is None and not behind_proxy and not is_loopback(host):
         raise typer.BadParameter("beyond loopback give --tls, or --behind-proxy")
     certificate, key = tls or (None, None)
     config = {
@@ -187,13 +187,6 @@ async def _serve(settings: Settings, steps: StepEvents, config: dict[str, object
         await server.serve()
         if not server.started:
             raise HostError("cannot listen on that address")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _print(values: dict[str, str], *, as_json: bool) -> None:

@@ -31,7 +31,7 @@ from sbs_server.attestation import sessions
 from sbs_server.domain.ports import BlobStore, Clock, Keys, Limiter, Random, Steps, Store, Transaction
 from sbs_server.domain.values import DEBUG, Host, Lease, Licence, RecordNumber, Release, Session, Terms, Vm
 from sbs_server.services.audit import AuditTrail, Decision
-from sbs_server.services.live import LiveSession, load_session, verify_live
+from sbs_server.services.live import LiveSession, load_session, verify_enrolled, verify_live
 from sbs_server.services.policies import policy_in_force
 from sbs_server.services.releases import chunk_object, manifest_object, sealed_object
 
@@ -135,7 +135,7 @@ class Deployments:
         # 3. the record's number was not used by another record of the session
         await self._verify_number(tx, order, now)
         # 4. the host is enrolled and not revoked
-        host = _verify_host(await tx.hosts.lock(session.host_id))
+        host = verify_enrolled(await tx.hosts.lock(session.host_id))
         # 5. the provider registered the VM to this host, for a tenant
         vm = _verify_vm(await tx.vms.lock(request.vm_id), host)
         decision.about(tenant=vm.tenant)
@@ -262,12 +262,6 @@ class Deployments:
             header, tag = writer.chunk(ciphertext)
             parts += (header, ciphertext, tag)
         return b"".join(parts)
-
-
-def _verify_host(host: Host | None) -> Host:
-    if host is None or host.revoked_at is not None:
-        raise PolicyError("the host is revoked")
-    return host
 
 
 def _verify_vm(vm: Vm | None, host: Host) -> Vm:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cafe_lib.errors import SessionError
+from cafe_lib.errors import PolicyError, SessionError
 from cafe_lib.wire.keys import SessionKeys
 from sbs_server.attestation import sessions
 from sbs_server.domain.ports import Keys, Transaction
-from sbs_server.domain.values import Session
+from sbs_server.domain.values import Host, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,13 @@ def verify_live(row: Session | None, state: str, now: int) -> Session:
     if row is None or row.state != state or row.expires_at <= now:
         raise SessionError("the session is unknown, over, or not in the right state")
     return row
+
+
+def verify_enrolled(host: Host | None) -> Host:
+    """Return the host; raises PolicyError if it is unknown or revoked."""
+    if host is None or host.revoked_at is not None:
+        raise PolicyError("the host is revoked")
+    return host
 
 
 async def load_session(

@@ -7,16 +7,16 @@ import hmac
 from dataclasses import replace
 from typing import TypeVar
 
-from cafe_lib.errors import NotFoundError, PolicyError, SessionError
+from cafe_lib.errors import NotFoundError, SessionError
 from cafe_lib.evidence.policy import Policy
 from cafe_lib.wire import keys as schedule
 from cafe_lib.wire import limits
 from cafe_lib.wire.messages import Evidence, LeaseEnd, RenewalChallenge, RenewalRequest, RenewalResult
 from sbs_server.attestation import sessions
 from sbs_server.domain.ports import Store, Transaction
-from sbs_server.domain.values import DEBUG, Host, LeaseEndReason, Session
+from sbs_server.domain.values import DEBUG, LeaseEndReason, Session
 from sbs_server.services.audit import AuditTrail, Decision
-from sbs_server.services.live import LiveSession, load_session, verify_live
+from sbs_server.services.live import LiveSession, load_session, verify_enrolled, verify_live
 from sbs_server.services.policies import policy_in_force
 from sbs_server.services.sessions import SessionTools, attested_host, previous_clock
 
@@ -92,7 +92,7 @@ class Renewals:
     async def _verify(self, row: Session, nonce: bytes, evidence: Evidence) -> sessions.VerifiedEvidence:
         async with self._store.read() as tx:
             policy = _verify_version(await policy_in_force(tx), row)
-            host = _enrolled(await tx.hosts.get(row.host_id))
+            host = verify_enrolled(await tx.hosts.get(row.host_id))
         asked = sessions.Asked(
             row.id,
             schedule.renewal_qualifying_data(row.transcript, nonce),
@@ -109,7 +109,7 @@ class Renewals:
         now = self._tools.clock.now()
         row = verify_live(await tx.sessions.lock(asked.id), sessions.ATTESTED, now)
         policy = _verify_version(await policy_in_force(tx), row)
-        host = _enrolled(await tx.hosts.lock(row.host_id))
+        host = verify_enrolled(await tx.hosts.lock(row.host_id))
         await tx.hosts.put(attested_host(host, verified, now))
         await tx.sessions.put(replace(row, attested_at=now))
         await tx.leases.expire(now)
@@ -162,9 +162,3 @@ def _verify_version(policy: Policy, row: Session) -> Policy:
     if policy.version != row.policy_version:
         raise SessionError("the policy has changed since the session was attested")
     return policy
-
-
-def _enrolled(host: Host | None) -> Host:
-    if host is None or host.revoked_at is not None:
-        raise PolicyError("the host is revoked")
-    return host

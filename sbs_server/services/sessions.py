@@ -18,7 +18,7 @@ from sbs_server.attestation import sessions
 from sbs_server.domain.ports import Clock, Keys, Limiter, Random, Steps, Store, Transaction
 from sbs_server.domain.values import Host, Session, Terms
 from sbs_server.services.audit import AuditTrail, Decision
-from sbs_server.services.live import LiveSession, load_session, verify_live
+from sbs_server.services.live import LiveSession, load_session, verify_enrolled, verify_live
 from sbs_server.services.policies import policy_in_force
 
 _NONCE, _VERIFY, _RESULT = 4, 7, 8
@@ -111,9 +111,7 @@ class Sessions:
     async def _add(self, tx: Transaction, session: Session) -> None:
         """Store an offer. What was sent before stays known for long after the session is over."""
         await tx.purge(session.created_at, self._tools.terms.retention_seconds)
-        host = await tx.hosts.lock(session.host_id)
-        if host is None or host.revoked_at is not None:
-            raise PolicyError("the host is revoked")
+        verify_enrolled(await tx.hosts.lock(session.host_id))
         offers = await tx.sessions.count(host_id=session.host_id, state=sessions.OFFERED)
         if offers >= self._tools.terms.max_offers_per_host:
             raise BusyError("the host has too many sessions that were not attested")
@@ -155,7 +153,7 @@ class Sessions:
         start = time.perf_counter()
         async with self._store.read() as tx:
             policy = await policy_in_force(tx)
-            host = _enrolled(await tx.hosts.get(live.row.host_id))
+            host = verify_enrolled(await tx.hosts.get(live.row.host_id))
         asked = sessions.Asked(
             live.row.id,
             schedule.qualifying_data(live.row.transcript),
@@ -175,7 +173,7 @@ class Sessions:
     async def _accept(self, tx: Transaction, live: LiveSession, verified: sessions.VerifiedEvidence) -> None:
         now = self._tools.clock.now()
         row = verify_live(await tx.sessions.lock(live.row.id), sessions.OFFERED, now)
-        host = _enrolled(await tx.hosts.lock(row.host_id))
+        host = verify_enrolled(await tx.hosts.lock(row.host_id))
         await tx.hosts.put(attested_host(host, verified, now))
         await tx.sessions.put(
             replace(
@@ -205,12 +203,6 @@ def _verify_host(host: Host | None, data: bytes) -> SessionRequest:
     if host is None:
         raise SignatureError("no such host")
     return SessionRequest.verify(host.host_key, data)
-
-
-def _enrolled(host: Host | None) -> Host:
-    if host is None or host.revoked_at is not None:
-        raise PolicyError("the host is revoked")
-    return host
 
 
 def previous_clock(host: Host) -> Host | None:
