@@ -108,7 +108,7 @@ async def ask(client: socket.socket, data: bytes) -> tuple[LaunchReply | None, l
     return await receive(client)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def expect_soon(condition: Callable[[], bool]) -> None:
     for _ in range(200):
         if condition():
             return

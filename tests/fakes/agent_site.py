@@ -45,7 +45,7 @@ def end(process: subprocess.Popen[Any], seconds: float = 10) -> None:
                 stream.close()
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
+def expect_soon(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -174,7 +174,7 @@ class Agent:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        until(lambda: self.seen("ready"), "the agent is ready")
+        expect_soon(lambda: self.seen("ready"), "the agent is ready")
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
@@ -241,7 +241,7 @@ class Site:
                 stderr=log,
                 env=self._environment,
             )
-        until(lambda: answers(("127.0.0.1", self.port)), "the SBS answers", 30)
+        expect_soon(lambda: answers(("127.0.0.1", self.port)), "the SBS answers", 30)
 
     def stop_sbs(self) -> None:
         end(self.sbs)

@@ -18,10 +18,10 @@ from agent_guests import (
     FakeTenancy,
     ask,
     connect,
+    expect_soon,
     receive,
     run,
     serving,
-    until,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -74,7 +74,7 @@ def test_asking_again_replaces_the_enclave_of_this_connection(tmp_path: Path) ->
                 assert reply is not None
                 assert reply.status is Status.HOST
                 assert fds == []
-            await until(lambda: len(host.ended) == 1)
+            await expect_soon(lambda: len(host.ended) == 1)
         assert host.launched[0][1].replaced == 2
 
     run(scenario)
@@ -89,7 +89,7 @@ def test_asking_again_after_the_lease_has_ended_is_a_new_launch(tmp_path: Path) 
                     _, fds = await ask(client, LaunchRequest(number, RELEASE, b"d" * 32).encode())
                     os.close(fds[0])
                     host.launched[-1][1].stopped = True
-            await until(lambda: len(host.ended) == 2)
+            await expect_soon(lambda: len(host.ended) == 2)
         assert [tenancy.replaced for _, tenancy in host.launched] == [0, 0]
 
     run(scenario)
@@ -105,9 +105,9 @@ def test_a_guest_that_goes_ends_its_enclave_and_no_other(tmp_path: Path) -> None
                 _, fds = await ask(client, LaunchRequest(1, RELEASE, b"d" * 32).encode())
                 os.close(fds[0])
             first.close()
-            await until(lambda: host.ended == [host.launched[0][1]])
+            await expect_soon(lambda: host.ended == [host.launched[0][1]])
             second.close()
-            await until(lambda: len(host.ended) == 2)
+            await expect_soon(lambda: len(host.ended) == 2)
 
     run(scenario)
 
@@ -123,7 +123,7 @@ def test_a_guest_that_goes_while_it_waits_cancels_the_launch(tmp_path: Path) -> 
             )
             await asyncio.sleep(0.05)
             client.close()
-            await until(lambda: host.cancelled == 1)
+            await expect_soon(lambda: host.cancelled == 1)
         assert host.launched == []
 
     run(scenario)
@@ -189,7 +189,7 @@ def test_an_enclave_that_ends_before_the_reply_is_a_status(tmp_path: Path) -> No
                 reply, fds = await ask(client, LaunchRequest(5, RELEASE, b"d" * 32).encode())
                 assert reply is not None
                 assert (reply.number, reply.status, fds) == (5, Status.EXITED, [])
-            await until(lambda: len(host.ended) == 1)
+            await expect_soon(lambda: len(host.ended) == 1)
 
     run(scenario)
 
@@ -302,7 +302,7 @@ def test_a_flood_of_launches_takes_turns(tmp_path: Path) -> None:
                 )
             await asyncio.sleep(0.3)
             assert len(host.launched) == MAX_LAUNCHES
-            await until(lambda: len(host.launched) == len(clients))
+            await expect_soon(lambda: len(host.launched) == len(clients))
             for client in clients:
                 client.close()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from agent_site import Agent, Built, Site, answers, end, until
+from agent_site import Agent, Built, Site, answers, end, expect_soon
 
 from cafe_lib.toolchain.keys import PublisherIdentity, create_publisher
 
@@ -38,7 +38,7 @@ def start_swtpm(directory: Path) -> SoftwareTpm:
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: answers(str(address)), "swtpm answers")
+        expect_soon(lambda: answers(str(address)), "swtpm answers")
     except BaseException:
         end(process)
         raise

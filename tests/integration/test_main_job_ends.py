@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from agent_site import VM, Agent, Built, Guest, Site, alive, stop_hard, until
+from agent_site import VM, Agent, Built, Guest, Site, alive, expect_soon, stop_hard
 
 from hypervisor_agent.service import GIVE_BACK_SECONDS
 
@@ -45,7 +45,7 @@ def test_the_agent_is_killed(agent: Agent, caught: Guest) -> None:
     assert caught.result(5) == (-1, AGENT)
     assert time.monotonic() - start < 1
     agent.process.wait(5)
-    until(lambda: not any(alive(pid) for pid in pids), "its VMMs are gone", 1)
+    expect_soon(lambda: not any(alive(pid) for pid in pids), "its VMMs are gone", 1)
     caught.end()
 
 
@@ -62,9 +62,9 @@ def test_the_guest_is_killed(agent: Agent, caught: Guest, site: Site, licence: s
     pid = busiest(agent.children())
     start = time.monotonic()
     stop_hard(caught.process.pid)
-    until(lambda: not alive(pid), "its enclave is gone", 1)
+    expect_soon(lambda: not alive(pid), "its enclave is gone", 1)
     assert time.monotonic() - start < 1
-    until(lambda: site.seats_used(licence) == 0, "its seat is free")
+    expect_soon(lambda: site.seats_used(licence) == 0, "its seat is free")
     caught.end()
 
 
@@ -82,11 +82,11 @@ def test_nothing_is_left_of_many_ends(any_agent: Agent, probe: Built, site: Site
         return site.seats_used(licence) == 0 and len(any_agent.children()) <= 1
 
     round_trip(0)
-    until(settled, "the first round is over")
+    expect_soon(settled, "the first round is over")
     before = any_agent.descriptors()
     for how in (0, 1, 2) * 3:
         round_trip(how)
-    until(settled, "all enclaves are gone")
+    expect_soon(settled, "all enclaves are gone")
     more = Counter(any_agent.descriptors()) - Counter(before)
     assert set(more) <= {"socket"}
     assert more["socket"] <= 3, "what the HTTP client keeps open, not one for each end"
@@ -102,7 +102,7 @@ def test_a_seat_of_a_killed_agent_is_free_when_its_lease_has_run_out(
         stop_hard(agent.process.pid)
         assert site.seats_used(licence) == 1
         guest.end()
-    until(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)
+    expect_soon(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)
 
 
 def test_an_sbs_that_does_not_answer_does_not_hold_up_the_agents_end(
@@ -115,9 +115,11 @@ def test_an_sbs_that_does_not_answer_does_not_hold_up_the_agents_end(
         site.sbs.send_signal(signal.SIGSTOP)
         try:
             agent.process.send_signal(signal.SIGTERM)
-            until(lambda: not any(alive(pid) for pid in pids), "its VMMs are gone", 2 * GIVE_BACK_SECONDS)
+            expect_soon(
+                lambda: not any(alive(pid) for pid in pids), "its VMMs are gone", 2 * GIVE_BACK_SECONDS
+            )
             assert agent.process.wait(2 * GIVE_BACK_SECONDS) == 0
         finally:
             site.sbs.send_signal(signal.SIGCONT)
             guest.end()
-    until(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)
+    expect_soon(lambda: site.seats_used(licence) == 0, "the lease ran out", 20)

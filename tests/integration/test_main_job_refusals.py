@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from agent_site import OTHER_VM, VM, Agent, Built, Guest, Site, until
+from agent_site import OTHER_VM, VM, Agent, Built, Guest, Site, expect_soon
 
 REFUSED, LICENCE, REVOKED, TRANSPORT = 9, 10, 14, 15
 
@@ -62,7 +62,7 @@ def test_an_sbs_that_is_gone_ends_the_enclave_with_its_lease(
     assert guest.call("echo") == (7, 0)
     site.stop_sbs()
     try:
-        until(lambda: any_agent.seen("enclave", status="revoked"), "the lease ran out", 12)
+        expect_soon(lambda: any_agent.seen("enclave", status="revoked"), "the lease ran out", 12)
         assert guest.call("echo") == (-1, TRANSPORT)
     finally:
         site.start_sbs()
@@ -92,7 +92,7 @@ def end_while_running(agent: Agent, probe: Built, revoke: Callable[[], object]) 
         revoke()
         assert guest.result(5) == (-1, REVOKED)
         assert time.monotonic() - start < 2
-        until(lambda: agent.seen("enclave", state="ended", status="revoked"), "the enclave has ended")
+        expect_soon(lambda: agent.seen("enclave", state="ended", status="revoked"), "the enclave has ended")
         return guest.call("echo")
     finally:
         guest.end()
@@ -127,6 +127,6 @@ def test_a_host_revoked_while_running(any_agent: Agent, site: Site, totp: Built,
     guest = Guest(totp.program, any_agent.sockets[VM], "batch")
     assert guest.line("code rfc6238 -t 59 -d 8") == "94287082"
     site.client("operator").revoke_host(site.host_id)
-    until(lambda: any_agent.seen("enclave", state="ended", status="revoked"), "the enclave has ended")
+    expect_soon(lambda: any_agent.seen("enclave", state="ended", status="revoked"), "the enclave has ended")
     guest.end()
     assert call(any_agent, probe) == (-1, REFUSED)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_site import VM, Agent, Built, Guest, Site, alive, until
+from agent_site import VM, Agent, Built, Guest, Site, alive, expect_soon
 
 RFC6238 = (  # appendix B
     (59, "94287082", "46119246", "90693936"),
@@ -74,13 +74,13 @@ def test_a_seat_is_given_back_when_the_program_ends(
     assert guest.call("echo") == (7, 0)
     assert site.seats_used(licences["agent-probe"]) == 1
     guest.end()
-    until(lambda: site.seats_used(licences["agent-probe"]) == 0, "the seat is free")
+    expect_soon(lambda: site.seats_used(licences["agent-probe"]) == 0, "the seat is free")
 
 
 def test_a_lease_is_renewed_while_the_program_runs(any_agent: Agent, site: Site, probe: Built) -> None:
     guest = Guest(probe.program, any_agent.sockets[VM])
     assert guest.call("echo") == (7, 0)
-    until(lambda: any_agent.seen("renewal", leases=1), "the lease was renewed", 10)
+    expect_soon(lambda: any_agent.seen("renewal", leases=1), "the lease was renewed", 10)
     time.sleep(5)  # past the end of the first lease
     assert guest.call("echo") == (7, 0)
     guest.end()

@@ -143,7 +143,7 @@ def run(scenario: Callable[[World], Coroutine[None, None, None]], **settings: fl
     return world
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def expect_soon(condition: Callable[[], bool]) -> None:
     for _ in range(300):
         if condition():
             return
@@ -176,9 +176,9 @@ def test_a_revocation_destroys_at_once(kind: str, leases: tuple[bytes, ...], rel
     async def scenario(world: World) -> None:
         tenancy = await world.host.launch("vm1", REQUEST)
         world.revoke(kind, leases, release)
-        await until(lambda: world.enclaves[0].destroyed is not None)
+        await expect_soon(lambda: world.enclaves[0].destroyed is not None)
         assert tenancy.stopped
-        await until(lambda: world.ended == [LEASE_ID])
+        await expect_soon(lambda: world.ended == [LEASE_ID])
         with pytest.raises(errors.LicenceError):
             await world.host.replace(tenancy)
         await world.host.end(tenancy)
@@ -246,9 +246,9 @@ def test_a_lease_is_renewed_at_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0.1)
         assert world.renewals == 0
         world.now += 10
-        await until(lambda: world.renewals == 1)
+        await expect_soon(lambda: world.renewals == 1)
         world.now += 25
-        await until(lambda: world.renewals == 2)
+        await expect_soon(lambda: world.renewals == 2)
         assert world.enclaves[0].destroyed is None
 
     run(scenario)
@@ -265,7 +265,7 @@ def test_a_lease_that_cannot_be_renewed_ends_its_enclave_in_time(monkeypatch: py
             await asyncio.sleep(0.05)
         assert world.enclaves[0].destroyed is None
         world.now += 3
-        await until(lambda: world.enclaves[0].destroyed is not None)
+        await expect_soon(lambda: world.enclaves[0].destroyed is not None)
         assert tenancy.stopped
 
     world = run(scenario)
@@ -280,7 +280,7 @@ def test_leases_that_ended_at_renewal_are_destroyed(monkeypatch: pytest.MonkeyPa
         world.ended_at_renewal = (LEASE_ID,)
         await world.host.launch("vm1", REQUEST)
         world.now += 10
-        await until(lambda: world.enclaves[0].destroyed is Status.REVOKED)
+        await expect_soon(lambda: world.enclaves[0].destroyed is Status.REVOKED)
 
     run(scenario)
 
@@ -296,13 +296,13 @@ def test_leases_that_a_killed_agent_left_are_given_back(monkeypatch: pytest.Monk
         world.go.clear()
         launch = asyncio.create_task(world.host.launch("vm1", REQUEST))
         world.now += 10
-        await until(lambda: world.renewals == 1)
+        await expect_soon(lambda: world.renewals == 1)
         await asyncio.sleep(0.05)
         assert world.ended == [], "it might be the lease of the launch that is under way"
         world.go.set()
         await launch
         world.now += 10
-        await until(lambda: world.ended == [stray])
+        await expect_soon(lambda: world.ended == [stray])
 
     run(scenario)
 
@@ -315,7 +315,7 @@ def test_giving_back_is_carried_through_when_the_guests_task_is_cancelled() -> N
         await asyncio.sleep(0)
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
-        await until(lambda: world.ended == [LEASE_ID])
+        await expect_soon(lambda: world.ended == [LEASE_ID])
 
     run(scenario)
 
@@ -326,7 +326,7 @@ def test_a_fault_is_replaced_under_the_same_lease_within_the_budget() -> None:
         tenancy = await world.host.launch("vm1", REQUEST)
         for _ in range(2):
             world.enclaves[-1].fault()
-            await until(lambda: world.enclaves[-1].destroyed is not None)
+            await expect_soon(lambda: world.enclaves[-1].destroyed is not None)
             with pytest.raises(errors.FaultError):
                 assert tenancy.channel_fd
             await world.host.replace(tenancy)
@@ -367,7 +367,7 @@ def test_a_launch_cancelled_while_it_deploys_gives_everything_back() -> None:
         launch = asyncio.create_task(world.host.launch("vm1", REQUEST))
         await asyncio.sleep(0.05)
         launch.cancel()
-        await until(lambda: world.cancelled is not None and world.cancelled.is_set())
+        await expect_soon(lambda: world.cancelled is not None and world.cancelled.is_set())
         world.go.set()
         with pytest.raises(asyncio.CancelledError):
             await launch

@@ -47,37 +47,37 @@ def test_right_keys(forge: Forge) -> None:
 @pytest.mark.case("A11", "A12")
 @pytest.mark.parametrize("bit", NEEDED.values(), ids=NEEDED.keys())
 def test_attribute_missing(forge: Forge, bit: int) -> None:
-    _refused(dataclasses.replace(forge.key, attributes=forge.key.attributes & ~bit))
+    _expect_refusal(dataclasses.replace(forge.key, attributes=forge.key.attributes & ~bit))
 
 
 @pytest.mark.case("A11")
 @pytest.mark.parametrize("bit", FORBIDDEN.values(), ids=FORBIDDEN.keys())
 def test_attribute_too_many(forge: Forge, bit: int) -> None:
-    _refused(dataclasses.replace(forge.key, attributes=forge.key.attributes | bit))
+    _expect_refusal(dataclasses.replace(forge.key, attributes=forge.key.attributes | bit))
 
 
 @pytest.mark.case("A09", "A10", "A11")
 def test_algorithms(forge: Forge) -> None:
-    _refused(dataclasses.replace(forge.key, name_alg=tpm.ALG_SHA1))
-    _refused(dataclasses.replace(forge.key, hash_alg=tpm.ALG_SHA1))
-    _refused(dataclasses.replace(forge.key, hash_alg=0x0012))
-    _refused(dataclasses.replace(forge.key, scheme=tpm.ALG_RSASSA))
-    _refused(dataclasses.replace(forge.rsa_key, scheme=tpm.ALG_ECDSA))
-    _refused(dataclasses.replace(forge.rsa_key, scheme=tpm.ALG_OAEP))
-    _refused(dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP224R1())))
-    _refused(dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP521R1())))
-    _refused(dataclasses.replace(forge.key, overrides={"curve": 0x0010}))
+    _expect_refusal(dataclasses.replace(forge.key, name_alg=tpm.ALG_SHA1))
+    _expect_refusal(dataclasses.replace(forge.key, hash_alg=tpm.ALG_SHA1))
+    _expect_refusal(dataclasses.replace(forge.key, hash_alg=0x0012))
+    _expect_refusal(dataclasses.replace(forge.key, scheme=tpm.ALG_RSASSA))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, scheme=tpm.ALG_ECDSA))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, scheme=tpm.ALG_OAEP))
+    _expect_refusal(dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP224R1())))
+    _expect_refusal(dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP521R1())))
+    _expect_refusal(dataclasses.replace(forge.key, overrides={"curve": 0x0010}))
     weak = rsa.generate_private_key(65537, 1024)  # noqa: S505  weak on purpose
-    _refused(dataclasses.replace(forge.rsa_key, private=weak))
-    _refused(dataclasses.replace(forge.rsa_key, private=weak, overrides={"bits": 2048}))
-    _refused(dataclasses.replace(forge.rsa_key, overrides={"exponent": 3}))
-    _refused(dataclasses.replace(forge.rsa_key, overrides={"bits": 3072}))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, private=weak))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, private=weak, overrides={"bits": 2048}))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, overrides={"exponent": 3}))
+    _expect_refusal(dataclasses.replace(forge.rsa_key, overrides={"bits": 3072}))
 
 
 @pytest.mark.case("A10")
 def test_point_off_the_curve(forge: Forge) -> None:
-    _refused(dataclasses.replace(forge.key, overrides={"x": 5}))
-    _refused(dataclasses.replace(forge.key, overrides={"x": 2**256 - 1}))
+    _expect_refusal(dataclasses.replace(forge.key, overrides={"x": 5}))
+    _expect_refusal(dataclasses.replace(forge.key, overrides={"x": 2**256 - 1}))
 
 
 def test_an_ak_is_no_ek_and_the_reverse(forge: Forge, tpm_keys: dict[str, bytes]) -> None:
@@ -140,7 +140,7 @@ def test_public_of_another_type(forge: Forge, place: int, value: int) -> None:
         tpm.parse_public(whole[:place] + struct.pack(">H", value) + whole[place + 2 :])
 
 
-def _refused(key: SoftwareKey) -> None:
+def _expect_refusal(key: SoftwareKey) -> None:
     with pytest.raises(QuoteError) as caught:
         ak.verify_ak_attributes(key.public)
     assert caught.value.step == "ak"

@@ -82,7 +82,7 @@ STRUCTURES = {
 @pytest.mark.case("A02", "A04", "A05", "A06", "A07")
 @pytest.mark.parametrize("changes", STRUCTURES.values(), ids=STRUCTURES.keys())
 def test_structure(forge: Forge, changes: dict[str, object]) -> None:
-    _refused(forge, forge.evidence(forge.quote(**changes)), "structure")
+    _expect_refusal(forge, forge.evidence(forge.quote(**changes)), "structure")
 
 
 @pytest.mark.case("A07")
@@ -90,10 +90,10 @@ def test_cut_anywhere(forge: Forge) -> None:
     whole = forge.evidence()
     for end in range(len(whole.attest)):
         attest = whole.attest[:end]
-        _refused(forge, QuoteEvidence(attest, forge.key.sign(attest), whole.pcr_values), "structure")
+        _expect_refusal(forge, QuoteEvidence(attest, forge.key.sign(attest), whole.pcr_values), "structure")
     for end in range(len(whole.signature)):
-        _refused(forge, dataclasses.replace(whole, signature=whole.signature[:end]), "structure")
-    _refused(forge, dataclasses.replace(whole, signature=whole.signature + b"\0"), "structure")
+        _expect_refusal(forge, dataclasses.replace(whole, signature=whole.signature[:end]), "structure")
+    _expect_refusal(forge, dataclasses.replace(whole, signature=whole.signature + b"\0"), "structure")
 
 
 @pytest.mark.case("A07")
@@ -121,22 +121,22 @@ SELECTIONS = {
 @pytest.mark.case("A01", "A02", "A04", "A09")
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS.keys())
 def test_selection(forge: Forge, selection: bytes) -> None:
-    _refused(forge, forge.evidence(forge.quote(selection=selection)), "selection")
+    _expect_refusal(forge, forge.evidence(forge.quote(selection=selection)), "selection")
 
 
 @pytest.mark.case("A01")
 def test_pcr_16_relabelled_as_pcr_11(forge: Forge) -> None:
     """The guest extends PCR 16 to what PCR 11 should be, quotes it and says it is PCR 11; both ways."""
     quoted = forge.evidence(forge.quote(selection=banks(bank(SHA256, 0, 7, 16))))
-    _refused(forge, quoted, "selection")
+    _expect_refusal(forge, quoted, "selection")
     relabelled = tuple((alg, 16 if index == 11 else index, digest) for alg, index, digest in forge.values)
-    _refused(forge, forge.evidence(values=relabelled), "values")
+    _expect_refusal(forge, forge.evidence(values=relabelled), "values")
 
 
 @pytest.mark.case("A02")
 def test_nothing_asked_is_nothing_shown(forge: Forge) -> None:
     quote = forge.quote(selection=banks(), digest=hashlib.sha256().digest())
-    _refused(forge, forge.evidence(quote, values=()), "selection", selection=())
+    _expect_refusal(forge, forge.evidence(quote, values=()), "selection", selection=())
 
 
 @pytest.mark.case("A09")
@@ -147,7 +147,7 @@ def test_sha1_bank_only_by_policy(forge: Forge) -> None:
     digest = hashlib.sha256(b"".join(value for _, _, value in values)).digest()
     evidence = forge.evidence(forge.quote(selection=banks(bank(SHA1, 0, 7)), digest=digest), values=values)
     asked = ((SHA1, (0, 7)),)
-    _refused(forge, evidence, "selection", selection=asked)
+    _expect_refusal(forge, evidence, "selection", selection=asked)
     assert check(forge, evidence, selection=asked, limits=QuoteLimits(allow_sha1_bank=True)).pcrs
 
 
@@ -163,14 +163,14 @@ def test_values(forge: Forge, case: str) -> None:
         "none": (),
         "length": (*right[:2], (SHA256, 11, b"\1" * 48)),
     }[case]
-    _refused(forge, forge.evidence(values=values), "values")
+    _expect_refusal(forge, forge.evidence(values=values), "values")
 
 
 @pytest.mark.case("A01")
 def test_a_value_that_was_not_signed(forge: Forge) -> None:
     swapped = ((SHA256, 0, forge.values[1][2]), (SHA256, 7, forge.values[0][2]), forge.values[2])
-    _refused(forge, forge.evidence(values=swapped), "digest")
-    _refused(forge, forge.evidence(values=(*forge.values[:2], (SHA256, 11, b"\1" * 32))), "digest")
+    _expect_refusal(forge, forge.evidence(values=swapped), "digest")
+    _expect_refusal(forge, forge.evidence(values=(*forge.values[:2], (SHA256, 11, b"\1" * 32))), "digest")
 
 
 @pytest.mark.case("A19", "A21", "A23", "A24")
@@ -186,48 +186,50 @@ def test_a_value_that_was_not_signed(forge: Forge) -> None:
     ],
 )
 def test_qualifying_data(forge: Forge, extra: bytes) -> None:
-    _refused(forge, forge.evidence(forge.quote(extra=extra)), "qualifying data")
+    _expect_refusal(forge, forge.evidence(forge.quote(extra=extra)), "qualifying data")
 
 
 @pytest.mark.case("A23")
 def test_quote_of_another_host(forge: Forge) -> None:
     other = dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP256R1()))
-    _refused(forge, forge.evidence(key=other), "signature")
+    _expect_refusal(forge, forge.evidence(key=other), "signature")
 
 
 @pytest.mark.case("A08")
 def test_scheme_of_another_kind_of_key(forge: Forge) -> None:
-    _refused(forge, forge.evidence(), "scheme", ak=forge.rsa_key.public)
-    _refused(forge, forge.evidence(key=forge.rsa_key), "scheme")
+    _expect_refusal(forge, forge.evidence(), "scheme", ak=forge.rsa_key.public)
+    _expect_refusal(forge, forge.evidence(key=forge.rsa_key), "scheme")
     relabelled = forge.evidence()
     rsa_signature = forge.rsa_key.sign(relabelled.attest)
     lie = struct.pack(">HH", tpm.ALG_ECDSA, SHA256) + rsa_signature[4:]
-    _refused(forge, dataclasses.replace(relabelled, signature=lie), "structure")
+    _expect_refusal(forge, dataclasses.replace(relabelled, signature=lie), "structure")
     pss = dataclasses.replace(forge.rsa_key, scheme=tpm.ALG_RSAPSS)
-    _refused(forge, forge.evidence(key=pss), "scheme", ak=forge.rsa_key.public)
+    _expect_refusal(forge, forge.evidence(key=pss), "scheme", ak=forge.rsa_key.public)
     as_ssa = struct.pack(">HH", tpm.ALG_RSASSA, SHA256) + pss.sign(relabelled.attest)[4:]
-    _refused(forge, dataclasses.replace(relabelled, signature=as_ssa), "signature", ak=forge.rsa_key.public)
+    _expect_refusal(
+        forge, dataclasses.replace(relabelled, signature=as_ssa), "signature", ak=forge.rsa_key.public
+    )
 
 
 @pytest.mark.case("A09")
 @pytest.mark.parametrize("hash_alg", [SHA1, SHA384, tpm.ALG_SHA512])
 def test_hash_that_is_not_the_keys(forge: Forge, hash_alg: int) -> None:
-    _refused(forge, forge.evidence(key=dataclasses.replace(forge.key, hash_alg=hash_alg)), "scheme")
+    _expect_refusal(forge, forge.evidence(key=dataclasses.replace(forge.key, hash_alg=hash_alg)), "scheme")
 
 
 @pytest.mark.case("A09")
 def test_key_with_sha1(forge: Forge) -> None:
     weak = dataclasses.replace(forge.key, hash_alg=SHA1)
-    _refused(forge, forge.evidence(key=weak), "ak", ak=weak.public)
+    _expect_refusal(forge, forge.evidence(key=weak), "ak", ak=weak.public)
 
 
 @pytest.mark.case("A10")
 def test_weak_keys(forge: Forge) -> None:
     small = dataclasses.replace(forge.rsa_key, private=rsa.generate_private_key(65537, 1024))  # noqa: S505  weak on purpose
 
-    _refused(forge, forge.evidence(key=small), "ak", ak=small.public)
+    _expect_refusal(forge, forge.evidence(key=small), "ak", ak=small.public)
     curve = dataclasses.replace(forge.key, private=ec.generate_private_key(ec.SECP224R1()))
-    _refused(forge, forge.evidence(key=curve), "ak", ak=curve.public)
+    _expect_refusal(forge, forge.evidence(key=curve), "ak", ak=curve.public)
 
 
 @pytest.mark.parametrize("r_and_s", [(0, 1), (1, 0), (0, 0), (2**256 - 1, 1)])
@@ -236,7 +238,7 @@ def test_degenerate_ecdsa_signature(forge: Forge, r_and_s: tuple[int, int]) -> N
     forged = dataclasses.replace(
         forge.evidence(), signature=struct.pack(">HH", tpm.ALG_ECDSA, SHA256) + parts
     )
-    _refused(forge, forged, "signature")
+    _expect_refusal(forge, forged, "signature")
 
 
 def test_no_flipped_bit_passes(forge: Forge) -> None:
@@ -250,7 +252,7 @@ def test_no_flipped_bit_passes(forge: Forge) -> None:
                 check(forge, dataclasses.replace(whole, **{name: bytes(changed)}))
 
 
-def _refused(forge: Forge, evidence: QuoteEvidence, step: str, **changes: object) -> None:
+def _expect_refusal(forge: Forge, evidence: QuoteEvidence, step: str, **changes: object) -> None:
     with pytest.raises(QuoteError) as caught:
         check(forge, evidence, **changes)
     assert caught.value.step == step
