@@ -158,7 +158,6 @@ def tell_story(site: Site, story: Story) -> None:
 
     story.chapter("Refusal 4: PCR 14 extended, as other software would have")
     site.extend_pcr(MEASURED_PCR)
-    site.wait_quote_expired()
     refused(story, "other software", program, site)
 
 
