@@ -6,19 +6,19 @@ Source: ``cafe_lib/include/cafe_abi.h``; a test compiles that header and compare
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
 from typing import Final
 
 from cafe_lib.errors import LimitError, MalformedError, VersionError
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 PAGE: Final = 4096
 
 CHANNEL_MAGIC: Final = 0x314E484345464143
 CHANNEL_HEADER_BYTES: Final = 4096
-CHANNEL_HEADER: Final = struct.Struct("<QIIQQ")
+CHANNEL_HEADER: Final = struct.Struct("<QIIQQQ")
 CHANNEL_STATE: Final = 64
 CHANNEL_STATUS: Final = 68
 CHANNEL_SLEEPING: Final = 72
@@ -26,22 +26,42 @@ CHANNEL_BELL: Final = 128
 MAX_SLOTS: Final = 64
 MIN_SLOT_BYTES: Final = 4096
 MAX_SLOT_BYTES: Final = 64 << 20
+BULK_ALIGN: Final = 2 << 20
+MAX_BULK_BYTES: Final = 1 << 30
+MAX_REGIONS: Final = 16
+MAX_VCPUS: Final = 16
 SLOT_REPLY: Final = 0
+SLOT_STATUS: Final = 4
+SLOT_RESULT: Final = 8
 SLOT_REQUEST: Final = 64
+SLOT_ENTRY: Final = 68
+SLOT_WAITING: Final = 72
+SLOT_RETURNED: Final = 76
+SLOT_FRAME: Final = 80
+CALLBACK: Final = 0x100
+ENTRY_RETURN: Final = 0xFFFFFFFF
+MAX_NESTING: Final = 8
 
 CONFIG_MAGIC: Final = 0x31474643454D4D56
 VMM_FD: Final = 3
 VECTOR_UNKNOWN: Final = 0xFFFFFFFF
-_CONFIG: Final = struct.Struct("<QII12Q4I5Q")
+_CONFIG: Final = struct.Struct("<QII5Q6I6Q")
+_VCPU: Final = struct.Struct("<7Q")
 _EVENT: Final = struct.Struct("<IIQQQII")
+_COMMAND: Final = struct.Struct("<II")
 EVENT_BYTES: Final = _EVENT.size
-CONFIG_BYTES: Final = _CONFIG.size
+CONFIG_BYTES: Final = _CONFIG.size + MAX_VCPUS * _VCPU.size
+COMMAND_BYTES: Final = _COMMAND.size
 
 BOOT_MAGIC: Final = 0x31544F4F42454643
-BOOT: Final = struct.Struct("<QII10Q32s")
-BOOT_SEED_OFFSET: Final = 96
+BOOT: Final = struct.Struct("<QII7QII3Q32s")
+BOOT_VCPU: Final = struct.Struct("<QQ")
+BOOT_SEED_OFFSET: Final = 104
 BOOT_SEED_BYTES: Final = 32
-MONITOR: Final = struct.Struct("<QQQ")
+MONITOR_VCPU: Final = struct.Struct("<QQII40x")
+MONITOR_ATTACHED: Final = MAX_VCPUS * 64
+MONITOR_SETTLED: Final = MONITOR_ATTACHED + 4 * MAX_REGIONS
+MONITOR_BYTES: Final = MONITOR_SETTLED + 4 * MAX_REGIONS
 
 PORT: Final = 0x10
 
@@ -65,6 +85,7 @@ class Status(IntEnum):
     HOST = 13
     REVOKED = 14
     TRANSPORT = 15
+    CALLBACK = 16
 
 
 class ChannelState(IntEnum):
@@ -75,6 +96,14 @@ class ChannelState(IntEnum):
     DEAD = 2
 
 
+class Sleeping(IntEnum):
+    """``enum cafe_sleeping``: how many vCPUs sleep."""
+
+    NONE = 0
+    SOME = 1
+    ALL = 2
+
+
 class Exit(IntEnum):
     """``enum cafe_exit``: why the enclave left through the port."""
 
@@ -82,6 +111,15 @@ class Exit(IntEnum):
     IDLE = 2
     WAKE = 3
     ABORT = 4
+    YIELD = 5
+    REST = 6
+
+
+class CommandKind(IntEnum):
+    """``enum vmm_command_kind``."""
+
+    ATTACH = 1
+    DETACH = 2
 
 
 class EventKind(IntEnum):
@@ -92,6 +130,20 @@ class EventKind(IntEnum):
     DEADLINE = 3
     ABORT = 4
     HOST = 5
+    ATTACHED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class VmmVcpu:
+    """``struct vmm_vcpu``: where one vCPU starts, and its own descriptor tables and fault stack."""
+
+    rsp: int
+    fs_base: int
+    gdt_base: int
+    idt_base: int
+    tss_base: int
+    fault_stack: int
+    fault_stack_gpa: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,49 +152,81 @@ class VmmConfig:
 
     isa: int
     memory_bytes: int
-    channel_bytes: int
     channel_gpa: int
-    monitor_gpa: int
-    cr3: int
-    rip: int
-    rsp: int
-    rdi: int
-    fs_base: int
-    gdt_base: int
-    idt_base: int
-    tss_base: int
+    channel_stride: int
+    region_bytes: int
+    slot_bytes: int
+    region_count: int
+    slot_count: int
+    vcpu_count: int
     gdt_limit: int
     idt_limit: int
     tss_limit: int
-    slot_count: int
-    slot_bytes: int
-    deadline_ns: int
-    fault_stack: int
+    monitor_gpa: int
+    cr3: int
+    rip: int
+    rdi: int
     fault_handler: int
-    fault_stack_gpa: int
+    deadline_ns: int
+    vcpus: tuple[VmmVcpu, ...]
+    """As many as the structure has room for; those beyond ``vcpu_count`` are zero and left out here."""
 
     def pack(self) -> bytes:
         """Return the structure's bytes."""
-        return _CONFIG.pack(CONFIG_MAGIC, ABI_VERSION, *_config_values(self))
+        head = _CONFIG.pack(CONFIG_MAGIC, ABI_VERSION, *_config_values(self))
+        return (head + b"".join(_VCPU.pack(*astuple(vcpu)) for vcpu in self.vcpus)).ljust(CONFIG_BYTES, b"\0")
 
 
-_config_values: Final = attrgetter(*(field.name for field in fields(VmmConfig)))
+_config_values: Final = attrgetter(*(field.name for field in fields(VmmConfig) if field.name != "vcpus"))
 
 
 def parse_config(data: bytes) -> VmmConfig:
-    """Parse ``struct vmm_config``; the values are not judged.
+    """Parse ``struct vmm_config``; the values are not judged, but for the number of vCPUs.
 
     :raises MalformedError: another length or magic number.
     :raises VersionError: another ABI version.
+    :raises LimitError: more vCPUs than the structure has room for.
     """
-    if len(data) != _CONFIG.size:
+    if len(data) != CONFIG_BYTES:
         raise MalformedError(f"a VMM configuration of {len(data)} bytes")
-    magic, version, *values = _CONFIG.unpack(data)
+    magic, version, *values = _CONFIG.unpack_from(data)
     if magic != CONFIG_MAGIC:
         raise MalformedError("not a VMM configuration")
     if version != ABI_VERSION:
         raise VersionError(f"ABI version {version}")
-    return VmmConfig(*values)
+    count = values[_VCPU_COUNT]
+    if count > MAX_VCPUS:
+        raise LimitError(f"{count} vCPUs")
+    places = range(_CONFIG.size, _CONFIG.size + count * _VCPU.size, _VCPU.size)
+    return VmmConfig(*values, tuple(VmmVcpu(*_VCPU.unpack_from(data, at)) for at in places))
+
+
+_VCPU_COUNT: Final = [field.name for field in fields(VmmConfig)].index("vcpu_count")
+
+
+@dataclass(frozen=True, slots=True)
+class VmmCommand:
+    """``struct vmm_command``: attach or detach a channel region."""
+
+    kind: CommandKind
+    region: int = 0
+
+    def pack(self) -> bytes:
+        """Return the structure's bytes."""
+        return _COMMAND.pack(self.kind, self.region)
+
+
+def parse_command(data: bytes) -> VmmCommand:
+    """Parse ``struct vmm_command``.
+
+    :raises MalformedError: another length or kind.
+    """
+    if len(data) != COMMAND_BYTES:
+        raise MalformedError(f"a VMM command of {len(data)} bytes")
+    kind, region = _COMMAND.unpack(data)
+    if kind not in set(CommandKind):
+        raise MalformedError(f"a VMM command of kind {kind}")
+    return VmmCommand(CommandKind(kind), region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +261,16 @@ def parse_event(data: bytes) -> VmmEvent:
     return VmmEvent(EventKind(kind), *values)
 
 
-def channel_bytes(slot_count: int, slot_bytes: int) -> int:
+def channel_bytes(slot_count: int, slot_bytes: int, bulk_bytes: int = 0) -> int:
     """Return the length of a channel region in bytes.
 
-    :raises LimitError: count or size out of their bounds, or a size that is not a multiple of a page.
+    :raises LimitError: count or size out of their bounds, or a size that is not a multiple of its unit.
     """
     if not 1 <= slot_count <= MAX_SLOTS:
         raise LimitError(f"a channel of {slot_count} slots")
     if not MIN_SLOT_BYTES <= slot_bytes <= MAX_SLOT_BYTES or slot_bytes % PAGE:
         raise LimitError(f"slots of {slot_bytes} bytes")
-    return CHANNEL_HEADER_BYTES + slot_count * slot_bytes
+    if not 0 <= bulk_bytes <= MAX_BULK_BYTES or bulk_bytes % BULK_ALIGN:
+        raise LimitError(f"{bulk_bytes} bytes for large buffers")
+    slots_end = CHANNEL_HEADER_BYTES + slot_count * slot_bytes
+    return -(-slots_end // BULK_ALIGN) * BULK_ALIGN + bulk_bytes if bulk_bytes else slots_end

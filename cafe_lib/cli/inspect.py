@@ -59,6 +59,8 @@ def describe_package(package: Package) -> dict[str, object]:
         "heap_bytes": manifest.heap_bytes,
         "slots": manifest.slot_count,
         "slot_bytes": manifest.slot_bytes,
+        "vcpus": manifest.vcpu_count,
+        "bulk_bytes": manifest.bulk_bytes,
         "deadline_ms": manifest.deadline_ms,
         "image_bytes": manifest.image_bytes,
         "chunks": len(manifest.chunk_names),

@@ -25,6 +25,9 @@ extern "C" {
 
 #pragma GCC visibility push(hidden)
 
+/* A buffer of this size or less always goes into the slot: looking where it came from would cost more. */
+#define CAFE_SMALL_BYTES 1024u
+
 #define CAFE_SLOT_RESULT offsetof(struct cafe_slot, result)
 
 /* A secret function: its name, its offset in the secret image, the stub that stands for it. */
@@ -32,6 +35,17 @@ struct cafe_function {
     const char *name;
     uint64_t offset;
     void (*stub)(void);
+};
+
+struct cafe_call;
+
+/* A function of the public program that secret code may call. `serve` reads the frame in the call's slot,
+ * calls `function` with private copies, and writes results back; generated. */
+struct cafe_callback {
+    const char *name;
+    void (*function)(
+        void); /* the program's own symbol, or what cafe_set_callback gave; atomic, may be NULL */
+    void (*serve)(struct cafe_call *call, void (*function)(void));
 };
 
 /* What ties a public library to one released secret binary. */
@@ -42,6 +56,8 @@ struct cafe_binding {
     uint64_t image_bytes;
     const struct cafe_function *functions;
     uint32_t function_count;
+    struct cafe_callback *callbacks;
+    uint32_t callback_count;
 };
 
 struct cafe_state;
@@ -63,6 +79,15 @@ struct cafe_call {
     uint32_t entry;
     uint32_t seat;
     enum cafe_status status;
+    bool nested;               /* made from a callback: its seat is the outer call's */
+    struct cafe_block *blocks; /* of the bulk area, given back at the end */
+};
+
+/* Where a buffer crosses: `at` in shared memory. */
+struct cafe_place {
+    uint64_t word; /* what stands in the frame for the pointer */
+    uint8_t *at;   /* NULL: nothing to copy, since it is null or lies in the bulk area already */
+    uint64_t bytes;
 };
 
 /* Reserve the range where the secret code would be, and catch calls into it. Does nothing the second time. */
@@ -109,7 +134,37 @@ static inline void cafe_call_word(struct cafe_call *call, uint64_t at, uint64_t 
     cafe_call_put(call, at, &word, sizeof word);
 }
 
-/* Publish the request and wait for the reply. */
+/* Place a buffer of the bulk area: because `pointer` came from cafe_alloc, or because no slot has room. */
+void cafe_call_place_bulk(struct cafe_call *call, struct cafe_place *place, const void *pointer,
+                          uint64_t bytes);
+
+/* Does the memory at `pointer` come from cafe_alloc of this call's library? */
+bool cafe_call_owns(const struct cafe_call *call, const void *pointer);
+
+/* Find a place for a parameter's buffer: in the slot if it is small enough, else in the bulk area. */
+static inline void cafe_call_place(struct cafe_call *call, struct cafe_place *place, const void *pointer,
+                                   uint64_t count, uint64_t element_bytes) {
+    uint64_t bytes = 0;
+    *place = (struct cafe_place){0, NULL, 0};
+    if (call->status != CAFE_OK || pointer == NULL) {
+        return;
+    }
+    if (__builtin_mul_overflow(count, element_bytes, &bytes)) {
+        cafe_call_fail(call, CAFE_E_LIMIT, NULL);
+        return;
+    }
+    const uint64_t start = (call->offset + 15) & ~(uint64_t)15;
+    if (bytes > CAFE_SMALL_BYTES || start > call->slot_bytes || bytes > call->slot_bytes - start) {
+        cafe_call_place_bulk(call, place, pointer, bytes); /* falls back to the slot where there is no bulk */
+        return;
+    }
+    place->word = 1;
+    place->at = call->slot + start;
+    place->bytes = bytes;
+    call->offset = start + bytes;
+}
+
+/* Publish the request and wait for the reply; serves callbacks meanwhile and sets errno. */
 void cafe_call_run(struct cafe_call *call);
 
 static inline void cafe_call_get(struct cafe_call *call, uint64_t at, void *target, uint64_t bytes) {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cafe_lib.errors import ImageError
 
 IMAGE_MAGIC: Final = 0x31474D4945464143
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 PAGE: Final = 4096
 HEADER_BYTES: Final = 4096
 MAX_SPAN_BYTES: Final = 1 << 32  # tables hold u32 offsets

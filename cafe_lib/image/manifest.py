@@ -17,7 +17,7 @@ from cafe_lib.wire.codec import decode, encode
 from cafe_lib.wire.limits import CHUNK_BYTES, MAX_CHUNKS, MAX_MANIFEST_BYTES
 
 MANIFEST_FORMAT: Final = 1
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 PRODUCTION: Final = 1
 DEBUG: Final = 2
 ISA_NAMES: Final = {"x86-64": 1, "x86-64-v2": 2, "x86-64-v3": 3}
@@ -25,6 +25,9 @@ MAX_STACK_BYTES: Final = 256 << 20
 MAX_HEAP_BYTES: Final = 16 << 30
 MAX_SLOTS: Final = 64
 MAX_SLOT_BYTES: Final = 64 << 20
+MAX_VCPUS: Final = 16
+MAX_BULK_BYTES: Final = 1 << 30
+BULK_ALIGN: Final = 2 << 20
 MAX_DEADLINE_MS: Final = 3_600_000
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,31}")
@@ -57,6 +60,8 @@ class Manifest:
     heap_bytes: int
     slot_count: int
     slot_bytes: int
+    vcpu_count: int
+    bulk_bytes: int
     deadline_ms: int
     image_bytes: int
     chunk_names: tuple[bytes, ...]
@@ -76,6 +81,9 @@ class Manifest:
         page_multiple("heap_bytes", self.heap_bytes, 4096, MAX_HEAP_BYTES)
         bounded_uint("slot_count", self.slot_count, 1, MAX_SLOTS)
         page_multiple("slot_bytes", self.slot_bytes, 4096, MAX_SLOT_BYTES)
+        bounded_uint("vcpu_count", self.vcpu_count, 1, MAX_VCPUS)
+        if bounded_uint("bulk_bytes", self.bulk_bytes, 0, MAX_BULK_BYTES) % BULK_ALIGN:
+            raise MalformedError(f"bulk_bytes is not a multiple of {BULK_ALIGN}")
         bounded_uint("deadline_ms", self.deadline_ms, 1, MAX_DEADLINE_MS)
         bounded_uint("image_bytes", self.image_bytes, 4096, CHUNK_BYTES * MAX_CHUNKS)
         bytes_list("chunk_names", self.chunk_names, 32, MAX_CHUNKS)

@@ -27,7 +27,9 @@
 #define CAFE_INOUT(...) CAFE_NOTE("cafe:inout:" CAFE_TEXT(__VA_ARGS__)) /* n elements it reads and writes */
 #define CAFE_STR(...) CAFE_NOTE("cafe:str:" CAFE_TEXT(__VA_ARGS__))     /* string, max bytes with its NUL */
 #define CAFE_OPAQUE CAFE_NOTE("cafe:opaque")     /* the pointer's value only: a handle of the caller's */
-#define CAFE_CALLBACK CAFE_NOTE("cafe:callback") /* not yet available */
+#define CAFE_CALLBACK CAFE_NOTE("cafe:callback") /* a function of the public program that secret code calls  \
+                                                  */
+#define CAFE_SERIAL CAFE_NOTE("cafe:serial")     /* one call of this secret function at a time */
 #define CAFE_ON_ERROR(...) CAFE_NOTE("cafe:error:" #__VA_ARGS__) /* returned when a call fails; see below */
 
 #ifdef __cplusplus
@@ -45,6 +47,17 @@ const char *cafe_error_message(void);
  * lie. Nothing can be read there; only the start of a secret function can be called. NULL and 0: no such. */
 void *cafe_secret_base(const char *library);
 size_t cafe_secret_size(const char *library);
+
+/* Memory shared with the enclave, for large buffers that a program fills or reads itself: passing it to a
+ * secret function of `library` (NULL: the first one) costs one copy less. `bulk` in cafe.toml says how much
+ * there is. Starts the enclave if there is none. NULL when there is no room; the reason is in
+ * cafe_error_message(). */
+void *cafe_alloc(const char *library, size_t bytes);
+void cafe_free(void *memory);
+
+/* Where the program implements a CAFE_CALLBACK function under another name, or at run time; 0, or -1 if the
+ * name is unknown. By default it is the program's function of that name. */
+int cafe_set_callback(const char *name, void (*function)(void));
 
 /* Where the secret function of this name begins in that range: calling it is calling the function. */
 void *cafe_secret_address(const char *function);

@@ -20,17 +20,77 @@ extern "C" {
 
 #pragma GCC visibility push(hidden)
 
-/* One call, private to the enclave. */
+/* One call, private to the enclave. A stub uses the first six members. */
 struct rt_call {
     const volatile uint8_t *slot; /* the slot in shared memory: read each byte once, with rt_read */
-    uint8_t *arena;               /* private staging area, slot_bytes long, 4096-aligned */
+    struct cafe_slot *shared;     /* the same slot, for results, with rt_write */
+    uint8_t *arena;               /* private staging area, slot_bytes long, 4096-aligned; same positions */
     uint64_t slot_bytes;
-    struct cafe_slot *shared; /* the same slot, for results, with rt_write */
-    uint64_t used;            /* end of what the stub put in the arena; the runtime wipes that much */
+    uint64_t offset;          /* end of the areas placed so far; the runtime wipes the arena up to there */
+    struct rt_large *large;   /* private copies of buffers in the bulk area */
+    struct rt_call *outer;    /* the call whose callback this one was made from */
+    struct rt_region *region; /* whose slot it is */
+    uint32_t index;           /* of the slot */
+    uint32_t number;          /* of the last request answered in it */
+    uint32_t depth;
+};
+
+/* A parameter's buffer: what the secret function gets, and where its bytes come from and go to. */
+struct rt_buffer {
+    uint8_t *at; /* private; NULL for a null pointer */
+    volatile uint8_t *shared;
+    uint64_t bytes;
 };
 
 /* End the enclave; what waits for a call gets `status`. */
 __attribute__((noreturn)) void rt_abort(enum cafe_status status);
+
+/* A buffer of the bulk area, with private memory from the heap that goes after the answer. */
+enum cafe_status rt_large(struct rt_call *call, struct rt_buffer *buffer, uint64_t word, uint64_t bytes);
+
+/* Find the buffer of `count` elements that a pointer's word stands for (cafe_abi.h). Nothing is copied yet.
+ */
+static inline enum cafe_status rt_buffer(struct rt_call *call, struct rt_buffer *buffer, uint64_t word,
+                                         uint64_t count, uint64_t element_bytes) {
+    uint64_t start, bytes;
+    *buffer = (struct rt_buffer){0};
+    if (word == 0)
+        return CAFE_OK;
+    if (__builtin_mul_overflow(count, element_bytes, &bytes))
+        return CAFE_E_LIMIT;
+    if (word != 1)
+        return rt_large(call, buffer, word, bytes);
+    if (!rt_area(&call->offset, bytes, 1, 16, call->slot_bytes, &start))
+        return CAFE_E_LIMIT;
+    buffer->at = call->arena + start;
+    buffer->shared = (volatile uint8_t *)call->shared + start;
+    buffer->bytes = bytes;
+    return CAFE_OK;
+}
+
+static inline void rt_take_in(const struct rt_buffer *buffer) {
+    rt_read(buffer->at, buffer->shared, buffer->bytes);
+}
+
+static inline void rt_give_out(const struct rt_buffer *buffer) {
+    rt_write(buffer->shared, buffer->at, buffer->bytes);
+}
+
+/* One call of a function at a time (CAFE_SERIAL); recursion from a nested call is allowed. */
+struct rt_lock {
+    uint32_t owner; /* vCPU + 1 */
+    uint32_t depth;
+};
+void rt_lock(struct rt_lock *lock);
+void rt_unlock(struct rt_lock *lock);
+
+/* The call this thread is in, to make a callback from; NULL where none can be made (constructors). The
+ * callback's frame is written straight into its slot. */
+struct rt_call *rt_current(void);
+
+/* Publish callback `number`, wait until the guest has returned from it, serve its nested calls meanwhile.
+ * Sets errno as the public function left it. Results are read from the slot afterwards, each byte once. */
+enum cafe_status rt_callback(struct rt_call *call, uint32_t number);
 
 /* Make `function` (an assembler name) secret function number `i`, entered through cafe_entry_<i>, which
  * must be an external `enum cafe_status cafe_entry_<i>(struct rt_call *)`. */

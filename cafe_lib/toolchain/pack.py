@@ -86,6 +86,8 @@ def _manifest(
         heap_bytes=file.memory.heap,
         slot_count=file.memory.slots,
         slot_bytes=file.memory.slot,
+        vcpu_count=file.vcpus,
+        bulk_bytes=file.memory.bulk,
         deadline_ms=file.deadline_ms,
         image_bytes=len(image.plaintext),
         chunk_names=names,

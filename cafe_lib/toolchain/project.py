@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -13,12 +14,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from cafe_lib.errors import BuildError
 from cafe_lib.image.manifest import (
+    BULK_ALIGN,
     DEBUG,
+    MAX_BULK_BYTES,
     MAX_DEADLINE_MS,
     MAX_HEAP_BYTES,
     MAX_SLOT_BYTES,
     MAX_SLOTS,
     MAX_STACK_BYTES,
+    MAX_VCPUS,
     NAME,
     PRODUCTION,
     VERSION,
@@ -35,8 +39,8 @@ _SIZE: Final = re.compile(r"([0-9]{1,12})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def parse_size(value: object) -> int:
-    """Return bytes, rounded up to whole pages, from an integer or from text such as "64K".
+def parse_size(value: object, unit: int = _PAGE) -> int:
+    """Return bytes, rounded up to whole pages (or units), from an integer or from text such as "64K".
 
     :raises ValueError: neither of the two.
     """
@@ -44,10 +48,11 @@ def parse_size(value: object) -> int:
         value = int(found[1]) * _UNITS[found[2].upper()]
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("give bytes, or a number with K, M or G")
-    return -(-value // _PAGE) * _PAGE
+    return -(-value // unit) * unit
 
 
 _Size = Annotated[int, BeforeValidator(parse_size)]
+_Bulk = Annotated[int, BeforeValidator(partial(parse_size, unit=BULK_ALIGN))]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00\n]+$")]
 _Texts = Annotated[list[_Text], Field(max_length=MAX_FILES)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -61,9 +66,10 @@ class Memory(_Model):
     """What an enclave of this program gets, in bytes; sizes are rounded up to pages."""
 
     stack: Annotated[_Size, Field(ge=16384, le=MAX_STACK_BYTES)] = 256 << 10
-    heap: Annotated[_Size, Field(ge=_PAGE, le=MAX_HEAP_BYTES)] = 4 << 20
+    heap: Annotated[_Size, Field(ge=_PAGE, le=MAX_HEAP_BYTES)] = 32 << 20
     slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)] = 4
     slot: Annotated[_Size, Field(ge=_PAGE, le=MAX_SLOT_BYTES)] = 64 << 10
+    bulk: Annotated[_Bulk, Field(le=MAX_BULK_BYTES)] = 16 << 20
 
 
 class ProjectFile(_Model):
@@ -79,6 +85,7 @@ class ProjectFile(_Model):
     cxxflags: _Texts = []
     isa: Literal["x86-64", "x86-64-v2", "x86-64-v3"] | None = None
     build_mode: Literal["production", "debug"] = "production"
+    vcpus: Annotated[int, Field(ge=1, le=MAX_VCPUS)] = 1
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 10_000
     memory: Memory = Memory()
     waivers: Annotated[list[_Digest], Field(max_length=1024)] = []
