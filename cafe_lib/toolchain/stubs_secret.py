@@ -150,7 +150,7 @@ def _areas(function: Function) -> list[str]:
         ]
     if outs:
         lines += ["uint64_t at_out = 0;", *_reserve("true", "0", 1, OUT_ALIGN, "at_out"), *outs]
-    return [*lines, "call->used = offset;"]
+    return [*lines, "call->offset = offset;"]
 
 
 def _area(index: int, param: Param) -> list[str]:
