@@ -149,7 +149,7 @@ def _areas(function: Function) -> list[str]:
             *_reserve("true", "1", function.result.size, AREA_ALIGN, "at_result"),
         ]
     if outs:
-        lines += ["uint64_t at_out = 0;", *_reserve("true", "0", 1, OUT_ALIGN, "at_out"), *outs]
+        lines += ["uint64_t at_out = 0;", *_reserve("true", "0", 1, OUT_ALIGN, "at_out"), "call->out = at_out;", *outs]
     return [*lines, "call->offset = offset;"]
 
 
