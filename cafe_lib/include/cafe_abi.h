@@ -83,14 +83,14 @@ struct cafe_channel_header {
  * (release; sequence numbers wrap at 2^32). The enclave answers reply = request (release). Never two calls in
  * one slot. Both words start at 0.
  *
- * An answer whose status is CAFE_CALLBACK asks the thread to call a function of the public program: `result`
- * begins with its number (u32), the frame is the callback's. The thread answers with the next request:
- * entry = CAFE_ENTRY_RETURN, `returned`, and the out area. Before that it may make further calls, nested, in
- * the same slot and with the next numbers, at most CAFE_MAX_NESTING deep. */
+ * An answer whose status is CAFE_STATUS_CALLBACK asks the thread to call a function of the public program:
+ * `result` begins with its number (u32), the frame is the callback's. The thread answers with the next
+ * request: entry = CAFE_ENTRY_RETURN, `returned`, and the out area. Before that it may make further calls,
+ * nested, in the same slot and with the next numbers, at most CAFE_MAX_NESTING deep. */
 struct cafe_slot {
     /* line 0, written by the enclave */
     uint32_t reply;     /* futex word */
-    uint32_t status;    /* low 16 bits: enum cafe_status of this call, or CAFE_CALLBACK; high: its errno */
+    uint32_t status;    /* low 16 bits: enum cafe_status of this call, or CAFE_STATUS_CALLBACK; high: errno */
     uint8_t result[56]; /* the return value, if it is 56 bytes or less; else zero */
     /* line 1, written by the guest */
     uint32_t request;
@@ -101,7 +101,7 @@ struct cafe_slot {
 };
 #define CAFE_SLOT_FRAME 80u
 #define CAFE_RESULT_BYTES 56u
-#define CAFE_CALLBACK 0x100u
+#define CAFE_STATUS_CALLBACK 0x100u
 #define CAFE_ENTRY_RETURN 0xffffffffu
 #define CAFE_MAX_NESTING 8u
 #define CAFE_MAX_ERRNO 4095u
