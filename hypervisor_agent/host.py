@@ -157,10 +157,12 @@ class AgentHost:
             await member.tenancy.dismiss(member)
 
     async def _end(self, tenancy: EnclaveTenancy) -> None:
+        """Whoever takes a tenancy out of the table gives its lease back, once it has stopped."""
         lease_id = tenancy.release.lease.lease_id
-        self._tenancies.pop(lease_id, None)
+        mine = self._tenancies.pop(lease_id, None) is not None
         await tenancy.stop(Status.EXITED)
-        if self._leases.drop(lease_id):
+        self._leases.drop(lease_id)
+        if mine:
             await asyncio.to_thread(self._deployer.end_lease, lease_id)
 
     async def _open(self, order: Order) -> EnclaveTenancy:
@@ -187,12 +189,17 @@ class AgentHost:
         self._changed.set()
         try:
             if release.lease.lease_id in self._revoked or release.lease.expires_at <= self._clock():
-                await self._stop((release.lease.lease_id,), Status.REVOKED)
+                stopping = self._background(self._stop((release.lease.lease_id,), Status.REVOKED))
+                await asyncio.shield(stopping)
             await tenancy.start(deployment.plan)
         except BaseException:
-            await asyncio.shield(self._background(self._end(tenancy)))
+            await asyncio.shield(self._background(self._undo(tenancy, deployment)))
             raise
         return tenancy
+
+    async def _undo(self, tenancy: EnclaveTenancy, deployment: Deployment) -> None:
+        await self._end(tenancy)
+        await asyncio.to_thread(deployment.discard)  # it may not have come to its start
 
     # -------------------------------------------------------------- what ends enclaves
 

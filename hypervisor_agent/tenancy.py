@@ -175,7 +175,7 @@ class EnclaveTenancy:
 
     async def _start(self, plan: EnclavePlan) -> None:
         if self._stopped is not None:
-            await asyncio.to_thread(plan.memory.wipe)
+            await in_thread(plan.memory.wipe, lambda _: None)
         self._refuse_when_stopped()
         self._install(await in_thread(lambda: self._starter.start(plan), lambda unused: unused.destroy()))
         if self._stopped is not None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from io import StringIO
@@ -186,6 +187,7 @@ class World:
     """How long a blocking step takes, in seconds."""
     cancelled: threading.Event | None = None
     output: StringIO = field(default_factory=StringIO)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -208,8 +210,10 @@ class World:
         time.sleep(self.pause())
         if self.deploy_error is not None:
             raise self.deploy_error
-        self.orders.append(order)
-        lease_id = LEASE_ID if len(self.orders) == 1 else len(self.orders).to_bytes(16, "big")
+        with self._counting:
+            self.orders.append(order)
+            number = len(self.orders)
+        lease_id = LEASE_ID if number == 1 else number.to_bytes(16, "big")
         lease = Lease(lease_id, self.now, self.lease_seconds)
         release = FakeRelease(order, "p/app@1", None, None, (), lease)  # type: ignore[arg-type] # unused
         object.__setattr__(release, "world", self)
@@ -267,8 +271,9 @@ def expect_nothing_left(world: World) -> None:
     assert all(channel.closed for channel in world.channels)
     assert all(memory.wiped for memory in world.memories)
     granted = [LEASE_ID, *(number.to_bytes(16, "big") for number in range(2, len(world.orders) + 1))]
-    given_back = [lease for lease in world.ended if lease in granted]
-    assert sorted(given_back) == sorted(granted[: len(world.orders)]), "each lease is given back once"
+    given_back = Counter(world.ended)
+    wrong = {lease: given_back[lease] for lease in granted[: len(world.orders)] if given_back[lease] != 1}
+    assert wrong == {}, f"not given back once: {wrong}"
 
 
 def without_pause(monkeypatch: object) -> None:
