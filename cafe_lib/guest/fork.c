@@ -8,7 +8,7 @@
 
 /* Forked in a callback: the calls around it are the parent's to finish. */
 static void forget_calls(void) {
-    for (struct cafe_call *call = cafe_me.open; call != NULL; call = call->outer) {
+    for (struct cafe_call *call = cafe_self()->open; call != NULL; call = call->outer) {
         cafe_call_fail(call, CAFE_E_EXITED, NULL);
         if (call->inner != NULL) {
             cafe_call_fail(call->inner, CAFE_E_EXITED, NULL);
