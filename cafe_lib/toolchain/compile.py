@@ -41,7 +41,15 @@ SECRET_FLAGS: Final = (
     "-U_FORTIFY_SOURCE",
     "-Werror=date-time",
 )
-PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
+# Exceptions: a callback may leave the guest library by one, by pthread_exit or when its thread is cancelled.
+PUBLIC_FLAGS: Final = (
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fexceptions",
+    "-Werror=date-time",
+    "-pthread",
+)
 
 
 @dataclass(frozen=True, slots=True)
