@@ -41,6 +41,9 @@ SECRET_FLAGS: Final = (
     "-U_FORTIFY_SOURCE",
     "-Werror=date-time",
 )
+RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
+"""The runtime leaves nothing of its own in vector registers for a call to find."""
+
 # Exceptions: a callback may leave the guest library by one, by pthread_exit or when its thread is cancelled.
 PUBLIC_FLAGS: Final = (
     "-O2",
