@@ -7,7 +7,21 @@ from typing import NoReturn
 
 import typer
 
-from cafe_lib.cli import audit, build, host, identity, inspect, licence, policy, publisher, push, release, vm
+from cafe_lib.cli import (
+    audit,
+    build,
+    doctor,
+    host,
+    identity,
+    inspect,
+    licence,
+    policy,
+    publisher,
+    push,
+    release,
+    symbolize,
+    vm,
+)
 from cafe_lib.cli.console import print_error
 from cafe_lib.cli.exits import HOST, REFUSED, exit_code
 from cafe_lib.errors import CafeError, HostError
@@ -22,6 +36,8 @@ app.command()(build.build)
 app.command()(inspect.inspect)
 app.command()(push.push)
 app.command()(audit.audit)
+app.command()(symbolize.symbolize)
+app.command()(doctor.doctor)
 for noun in (publisher, release, licence, identity, vm, host, policy):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
