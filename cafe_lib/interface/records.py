@@ -1,7 +1,7 @@
 """What the types of an interface are made of, for bindings: struct members, enum values, signatures.
 
-The model of an interface knows how a type is copied; a binding in another language has to write the type down. What
-that language cannot lay out as the C compiler does (bit-fields, packed structs, long double) has no members here.
+The model of an interface knows how a type is copied; a binding in another language has to write the type
+down. A record that other languages cannot lay out as C does (bit-fields, packed, long double) has no members.
 """
 
 from __future__ import annotations

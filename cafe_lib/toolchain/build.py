@@ -14,6 +14,8 @@ from cafe_lib.image.manifest import Manifest
 from cafe_lib.image.package import open_package
 from cafe_lib.interface.model import Interface
 from cafe_lib.interface.parse import parse_headers
+from cafe_lib.interface.records import Records, read_records
+from cafe_lib.toolchain.bindings import write_bindings
 from cafe_lib.toolchain.compile import (
     GUEST,
     INCLUDE,
@@ -31,6 +33,7 @@ from cafe_lib.toolchain.leak import LeakReport, check_leaks
 from cafe_lib.toolchain.link import find_syscalls, link_public, link_secret
 from cafe_lib.toolchain.pack import Release, write_release
 from cafe_lib.toolchain.project import Project
+from cafe_lib.toolchain.rust import RustCompiler, RustCrate, compile_rust
 from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
 from cafe_lib.toolchain.stubs_secret import secret_stub_source
 
@@ -45,6 +48,7 @@ class BuildResult:
     static_library: Path
     shared_library: Path
     include_dir: Path
+    bindings: tuple[Path, ...]  # for programs in Rust and Python
     secret_binary_id: bytes
     manifest: Manifest
     image: FlatImage
@@ -88,9 +92,10 @@ def build_project(
     shop = _Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface = _read_interface(shop)
+    interface, records = _read_interface(shop)
     report("compiling the secret code")
-    objects = _compile_image(shop, interface)
+    rust = _rust_compiler(shop)
+    objects = [*_compile_image(shop, interface), *_compile_rust(shop, rust, interface, records)]
     report("linking the secret image")
     linked_path = shop.secret / "image.elf"
     link_secret(shop.tools, objects, linked_path, cxx=project.needs_cxx)
@@ -99,17 +104,19 @@ def build_project(
         raise BuildError("the image does not export every secret function")
     syscalls = find_syscalls(shop.tools, linked_path)
     report("encrypting and signing the package")
-    isa = max(isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++"))
+    levels = [isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++")]
+    isa = max([*levels, *([rust.isa()] if rust else [])])
     package = shop.output / f"{project.file.name}.cafe"
     manifest = write_release(package, image, Release(project, interface, isa), publisher)
     binary_id = open_package(package).secret_binary_id
     report("building the public library")
     static, shared = _build_public(shop, interface, image, binary_id)
     include_dir = _copy_headers(shop)
+    bindings = write_bindings(interface, records, project.file.name, shop.output)
     report("looking for secret bytes in the public library")
     leaks = _check_leaks(shop, interface, (static, shared))
     return BuildResult(
-        package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls, leaks
+        package, static, shared, include_dir, bindings, binary_id, manifest, image, interface, syscalls, leaks
     )
 
 
@@ -123,17 +130,18 @@ def _prepare(shop: _Workshop) -> None:
         raise BuildError(f"{shop.output}: {error.strerror}") from error
 
 
-def _read_interface(shop: _Workshop) -> Interface:
+def _read_interface(shop: _Workshop) -> tuple[Interface, Records]:
     project = shop.project
     wanted = tuple(
         flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
     )
-    return parse_headers(
+    source = (
         [project.root / path for path in project.headers],
         [project.root / path for path in project.include_dirs],
         project.language,
         wanted,
     )
+    return parse_headers(*source), read_records(*source)
 
 
 def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
@@ -147,9 +155,31 @@ def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
     units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
-        units.append(_unit(shop, path, target, language_of(path)))
+        if language_of(path) != "rust":
+            units.append(_unit(shop, path, target, language_of(path)))
     compile_secret(shop.tools, project.root, units)
     return [unit.object for unit in units]
+
+
+def _rust_compiler(shop: _Workshop) -> RustCompiler | None:
+    """Find rustc if there is a source for it."""
+    if not any(language_of(path) == "rust" for path in shop.project.sources):
+        return None
+    return RustCompiler(shop.project.root, shop.secret, shop.project.flags("rust"))
+
+
+def _compile_rust(
+    shop: _Workshop, compiler: RustCompiler | None, interface: Interface, records: Records
+) -> list[Path]:
+    if compiler is None:
+        return []
+    targets = zip(shop.project.sources, _developer_objects(shop), strict=True)
+    crates = [
+        RustCrate(path, target, f"secret_{number}")
+        for number, (path, target) in enumerate(targets)
+        if language_of(path) == "rust"
+    ]
+    return [compile_rust(compiler, crates, interface, records)]
 
 
 def _developer_objects(shop: _Workshop) -> list[Path]:

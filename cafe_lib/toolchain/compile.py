@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cafe_lib.errors import BuildError
-from cafe_lib.toolchain.project import CXX_SUFFIXES
+from cafe_lib.toolchain.project import CXX_SUFFIXES, RUST_SUFFIXES
 
 PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = PACKAGE_ROOT / "runtime"
@@ -107,7 +107,9 @@ def run(command: Sequence[str], cwd: Path) -> str:
 
 
 def language_of(source: Path) -> str:
-    """Return "c" or "c++" by the file's name."""
+    """Return "c", "c++" or "rust" by the file's name."""
+    if source.suffix in RUST_SUFFIXES:
+        return "rust"
     return "c++" if source.suffix in CXX_SUFFIXES else "c"
 
 
