@@ -18,6 +18,7 @@ PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = PACKAGE_ROOT / "runtime"
 GUEST: Final = PACKAGE_ROOT / "guest"
 INCLUDE: Final = PACKAGE_ROOT / "include"
+_TOOLS: Final = ("gcc", "g++", "ld", "ar", "objdump", "objcopy")
 COMPILE_SECONDS: Final = 600
 _MAX_MESSAGE: Final = 16_000
 _MUSL_ROOTS: Final = (
@@ -40,6 +41,8 @@ SECRET_FLAGS: Final = (
     "-fasynchronous-unwind-tables",
     "-U_FORTIFY_SOURCE",
     "-Werror=date-time",
+    "-g",  # changes no instruction; it stays in image.elf, for `cafe symbolize` and gdb
+    "-gno-split-dwarf",
 )
 PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
 
@@ -53,6 +56,7 @@ class Toolchain:
     ld: str
     ar: str
     objdump: str
+    objcopy: str
     musl_include: Path
     musl_library: Path
     gcc_include: Path
@@ -74,7 +78,7 @@ def find_toolchain() -> Toolchain:
 
     :raises BuildError: one is missing; the hint says how to install it.
     """
-    tools = {name: shutil.which(name) for name in ("gcc", "g++", "ld", "ar", "objdump")}
+    tools = {name: shutil.which(name) for name in _TOOLS}
     if missing := [name for name, path in tools.items() if path is None]:
         raise BuildError(f"not installed: {', '.join(missing)}", hint="apt install gcc g++ binutils")
     roots = [(Path(inc), Path(lib)) for inc, lib in _MUSL_ROOTS]
@@ -84,7 +88,15 @@ def find_toolchain() -> Toolchain:
     found = {name: str(path) for name, path in tools.items()}
     gcc_include = Path(run([found["gcc"], "-print-file-name=include"], Path.cwd()).strip())
     return Toolchain(
-        found["gcc"], found["g++"], found["ld"], found["ar"], found["objdump"], *musl, gcc_include
+        gcc=found["gcc"],
+        gxx=found["g++"],
+        ld=found["ld"],
+        ar=found["ar"],
+        objdump=found["objdump"],
+        objcopy=found["objcopy"],
+        musl_include=musl[0],
+        musl_library=musl[1],
+        gcc_include=gcc_include,
     )
 
 
@@ -136,7 +148,7 @@ def compile_secret(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
         ]
         for unit in units
     ]
-    _run_all(commands, root)
+    run_all(commands, root)
 
 
 def compile_public(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
@@ -149,13 +161,14 @@ def compile_public(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
             *(tools.gxx if unit.language == "c++" else tools.gcc,),
             *PUBLIC_FLAGS,
             *unit.flags,
+            "-g0",  # a developer's -g is for the secret code
             f"-I{GUEST}",
             f"-I{INCLUDE}",
             *_reproducible(root, unit),
         ]
         for unit in units
     ]
-    _run_all(commands, root)
+    run_all(commands, root)
 
 
 def _reproducible(root: Path, unit: Unit) -> list[str]:
@@ -165,7 +178,11 @@ def _reproducible(root: Path, unit: Unit) -> list[str]:
     return [*prefixes, f"-frandom-seed={unit.seed}", "-c", str(unit.source), "-o", str(unit.object)]
 
 
-def _run_all(commands: Sequence[Sequence[str]], cwd: Path) -> None:
+def run_all(commands: Sequence[Sequence[str]], cwd: Path) -> None:
+    """Run several tools at a time.
+
+    :raises BuildError: as for :func:`run`.
+    """
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for finished in [pool.submit(run, command, cwd) for command in commands]:
             finished.result()

@@ -20,7 +20,8 @@ from cafe_lib.errors import BuildError
 from cafe_lib.interface.model import Function, Interface
 from cafe_lib.interface.records import Records
 from cafe_lib.toolchain.bind_rust import rust_image_root, rust_secret_crate
-from cafe_lib.toolchain.compile import PACKAGE_ROOT, run
+from cafe_lib.toolchain.compile import PACKAGE_ROOT, language_of, run
+from cafe_lib.toolchain.project import Project
 
 TARGET: Final = "x86_64-unknown-linux-gnu"
 NO_STD: Final = re.compile(r"^\s*#!\s*\[[^\n]*\bno_std\b", re.MULTILINE)
@@ -30,10 +31,10 @@ RUST_FLAGS: Final = (
     "--edition=2021",
     f"--target={TARGET}",
     "-Cpanic=abort",
-    "-Crelocation-model=pie",
     "-Ccodegen-units=1",
     "-Cembed-bitcode=no",
     "-Cmetadata=cafe",
+    "-Cdebuginfo=2",  # stays in image.elf
 )
 
 
@@ -54,12 +55,13 @@ class RustCrate:
 class RustCompiler:
     """rustc with the flags of one build, run in the project's directory."""
 
-    def __init__(self, root: Path, output: Path, flags: Sequence[str]) -> None:
+    def __init__(self, root: Path, output: Path, flags: Sequence[str], relocations: str) -> None:
         found = shutil.which("rustc")
         if found is None:
             raise BuildError("secret sources in Rust, but no rustc", hint="apt install rustc")
         self.rustc, self.root, self.output = found, root, output
-        self.flags = ["-Copt-level=2", *flags, *RUST_FLAGS, *self._prefixes()]
+        fixed = [*RUST_FLAGS, f"-Crelocation-model={relocations}"]
+        self.flags = ["-Copt-level=2", *flags, *fixed, *self._prefixes()]
 
     def _prefixes(self) -> list[str]:
         """Name none of this machine's directories in what is compiled; the last match counts."""
@@ -87,6 +89,22 @@ class RustCompiler:
         """Compile one crate. Raises BuildError with the compiler's message."""
         command = [self.rustc, *self.flags, "--crate-name", name, "--crate-type", kind, f"--emit={emit}"]
         run([*command, f"-L{self.output}", str(source)], self.root)
+
+
+def find_rust(project: Project, output: Path, relocations: str = "pie") -> RustCompiler | None:
+    """Find rustc if a source needs it; ``relocations``: "pic" for a shared library. Raises BuildError."""
+    if not any(language_of(path) == "rust" for path in project.sources):
+        return None
+    return RustCompiler(project.root, output, project.flags("rust"), relocations)
+
+
+def rust_crates(project: Project, objects: Sequence[Path]) -> list[RustCrate]:
+    """List the sources in Rust; ``objects`` are the targets of all sources, in order."""
+    return [
+        RustCrate(path, target, f"secret_{number}")
+        for number, (path, target) in enumerate(zip(project.sources, objects, strict=True))
+        if language_of(path) == "rust"
+    ]
 
 
 def compile_rust(
