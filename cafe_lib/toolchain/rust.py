@@ -85,10 +85,11 @@ class RustCompiler:
             return 3
         return 2 if "sse4.2" in features else 1
 
-    def compile(self, source: Path, name: str, kind: str, emit: str) -> None:
-        """Compile one crate. Raises BuildError with the compiler's message."""
-        command = [self.rustc, *self.flags, "--crate-name", name, "--crate-type", kind, f"--emit={emit}"]
-        run([*command, f"-L{self.output}", str(source)], self.root)
+    def compile(self, source: Path, name: str, emit: str, *options: str) -> None:
+        """Compile one crate, a library if ``options`` say no other. Raises BuildError with rustc's message."""
+        kind = [] if any(option.startswith("--crate-type") for option in options) else ["--crate-type=lib"]
+        command = [self.rustc, *self.flags, *kind, f"--crate-name={name}", f"--emit={emit}"]
+        run([*command, *options, str(source)], self.root)
 
 
 def find_rust(project: Project, output: Path, relocations: str = "pie") -> RustCompiler | None:
@@ -117,14 +118,17 @@ def compile_rust(
     output = compiler.output
     support, root = output / "cafe.rs", output / "image.rs"
     support.write_text(rust_secret_crate(interface, records))
-    compiler.compile(support, "cafe", "lib", f"link={output / 'libcafe.rlib'}")
+    cafe = output / "libcafe.rlib"
+    compiler.compile(support, "cafe", f"link={cafe}")
+    extern = f"--extern=cafe={cafe}"
     for crate in crates:
         _check_no_std(compiler.root, crate.source)
-        compiler.compile(crate.source, crate.name, "lib", f"link={crate.library},obj={crate.object}")
+        compiler.compile(crate.source, crate.name, f"link={crate.library},obj={crate.object}", extern)
     checked = [(crate.name, function) for crate in crates for function in _defined(crate, interface)]
     root.write_text(rust_image_root(checked, [crate.name for crate in crates], records))
     library = output / "libimage.a"
-    compiler.compile(root, "image", "staticlib", f"link={library}")
+    externs = [extern, *(f"--extern={crate.name}={crate.library}" for crate in crates)]
+    compiler.compile(root, "image", f"link={library}", "--crate-type=staticlib", *externs)
     return library
 
 
