@@ -93,6 +93,25 @@ def test_guard_pages_around_every_area(launch: Launch, probe: Probe, region: str
     assert caller.call("load", address) is Status.FAULT
 
 
+@pytest.mark.case("B16", "B20")
+@pytest.mark.parametrize("name", ["stack of vCPU 1", "arena of vCPU 1", "thread of vCPU 1"])
+def test_parts_of_another_vcpu_are_named(launch: Launch, probe: Probe, name: str) -> None:
+    plan = probe.plan(vcpu_count=2)
+    address = next(part.address for part in plan.regions if part.name == name)
+    enclave, caller = launch(plan)
+    assert caller.call("jump", address) is Status.FAULT
+    assert f"jump to {name} + 0x0" in enclave.wait(5).error.detail
+
+
+@pytest.mark.case("B20")
+@pytest.mark.parametrize("name", ["tables of vCPU 1", "fault stack of vCPU 1"])
+def test_supervisor_pages_of_another_vcpu_cannot_be_read(launch: Launch, probe: Probe, name: str) -> None:
+    plan = probe.plan(vcpu_count=2)
+    address = next(part.address for part in plan.regions if part.name == name)
+    _, caller = launch(plan)
+    assert caller.call("load", address) is Status.FAULT
+
+
 @pytest.mark.case("B15")
 def test_infinite_loop_meets_its_deadline_and_is_replaced(launch: Launch, probe: Probe) -> None:
     enclave, caller = launch(deadline_ms=100)
@@ -174,10 +193,21 @@ def test_hypervisor_call_does_nothing_or_ends_the_enclave(launch: Launch, entry:
         assert enclave.wait(5).error.code in {"fault", "exited"}
 
 
-def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch) -> None:
+FAR = (2, 63, 64, 0xFFFFFFFF, 1 << 32, 7 << 32, 8 << 32, 16 << 32, 0xFFFFFFFF << 32, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("entry", ["wake_far", "rest"])
+def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch, entry: str) -> None:
+    """Slots beyond the last, regions that no process has, regions beyond the last."""
     _, caller = launch()
-    assert caller.call("wake_far") == 77
+    for argument in FAR:
+        assert caller.call(entry, argument) == 77
     assert caller.call("echo", 1) == 2
+
+
+def test_yield_returns(launch: Launch) -> None:
+    _, caller = launch()
+    assert caller.call("yield") == 77
 
 
 def test_giving_up_is_an_abort(launch: Launch) -> None:
