@@ -1,7 +1,12 @@
 //! What secret code in Rust has in an enclave: a heap, an end for panics, random bytes. `cafe build` adds the types of the
 //! project's headers, the type of every secret function (`NAME_fn`) and the callbacks, and compiles this as crate `cafe`.
 #![no_std]
-#![allow(dead_code, non_camel_case_types, non_snake_case, non_upper_case_globals)]
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals
+)]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::c_void;
@@ -64,6 +69,12 @@ static HEAP: Heap = Heap;
 /// Nothing of a panic's message leaves the enclave: it ends, and the caller gets CAFE_E_ABORT.
 #[panic_handler]
 fn panic(_: &PanicInfo) -> ! {
+    unsafe { abort() }
+}
+
+/// Nothing unwinds: panics abort. The precompiled `alloc` names this all the same.
+#[no_mangle]
+extern "C" fn rust_eh_personality() {
     unsafe { abort() }
 }
 

@@ -102,7 +102,9 @@ def rust_image_root(checked: Sequence[tuple[str, Function]], crates: Sequence[st
     lines += [f"extern crate {name};" for name in crates]
     for crate, function in checked:
         if _passable(function, records):
-            lines.append(f"const _: cafe::{flat_name(function)}_fn = {crate}::{rust_name(function.name)};")
+            name = f"{crate}::{rust_name(function.name)}"
+            rule = f"`pub` in the crate's root, and as {function.place} declares it"
+            lines.append(f"const _: cafe::{flat_name(function)}_fn = {name}; // {rule}")
     return "\n".join(lines) + "\n"
 
 

@@ -56,10 +56,10 @@ class RustCompiler:
     """rustc with the flags of one build, run in the project's directory."""
 
     def __init__(self, root: Path, output: Path, flags: Sequence[str], relocations: str) -> None:
-        found = shutil.which("rustc")
-        if found is None:
-            raise BuildError("secret sources in Rust, but no rustc", hint="apt install rustc")
-        self.rustc, self.root, self.output = found, root, output
+        rustc, objcopy = shutil.which("rustc"), shutil.which("objcopy")
+        if rustc is None or objcopy is None:
+            raise BuildError("secret sources in Rust, but no rustc", hint="apt install rustc binutils")
+        self.rustc, self.objcopy, self.root, self.output = rustc, objcopy, root, output
         fixed = [*RUST_FLAGS, f"-Crelocation-model={relocations}"]
         self.flags = ["-Copt-level=2", *flags, *fixed, *self._prefixes()]
 
@@ -85,11 +85,12 @@ class RustCompiler:
             return 3
         return 2 if "sse4.2" in features else 1
 
-    def compile(self, source: Path, name: str, emit: str, *options: str) -> None:
-        """Compile one crate, a library if ``options`` say no other. Raises BuildError with rustc's message."""
-        kind = [] if any(option.startswith("--crate-type") for option in options) else ["--crate-type=lib"]
-        command = [self.rustc, *self.flags, *kind, f"--crate-name={name}", f"--emit={emit}"]
-        run([*command, *options, str(source)], self.root)
+    def compile(
+        self, source: Path, name: str, emit: str, externs: Sequence[str] = (), *, kind: str = "lib"
+    ) -> None:
+        """Compile one crate. Raises BuildError with the compiler's message."""
+        crate = (f"--crate-name={name}", f"--crate-type={kind}", f"--emit={emit}")
+        run([self.rustc, *self.flags, *crate, *externs, str(source)], self.root)
 
 
 def find_rust(project: Project, output: Path, relocations: str = "pie") -> RustCompiler | None:
@@ -123,12 +124,20 @@ def compile_rust(
     extern = f"--extern=cafe={cafe}"
     for crate in crates:
         _check_no_std(compiler.root, crate.source)
-        compiler.compile(crate.source, crate.name, f"link={crate.library},obj={crate.object}", extern)
+        compiler.compile(crate.source, crate.name, f"link={crate.library},obj={crate.object}", [extern])
     checked = [(crate.name, function) for crate in crates for function in _defined(crate, interface)]
     root.write_text(rust_image_root(checked, [crate.name for crate in crates], records))
     library = output / "libimage.a"
     externs = [extern, *(f"--extern={crate.name}={crate.library}" for crate in crates)]
-    compiler.compile(root, "image", f"link={library}", "--crate-type=staticlib", *externs)
+    try:
+        compiler.compile(root, "image", f"link={library}", externs, kind="staticlib")
+    except BuildError as error:
+        hint = (
+            "`alloc` in secret code needs Rust 1.68 or later" if "alloc_error_handler" in error.detail else ""
+        )
+        raise BuildError(error.detail, hint=hint) from error
+    # The precompiled `core` carries LLVM's bitcode, of which other versions' plugins to binutils take fright.
+    run([compiler.objcopy, "-R.llvmbc", "-R.llvmcmd", str(library)], output)
     return library
 
 

@@ -47,7 +47,10 @@ fn open(code: u128) -> Option<voucher> {
     if seal(plain) != sealed {
         return None;
     }
-    Some(voucher { serial: (plain >> 24) as u32, cents: plain as u32 & MOST_CENTS })
+    Some(voucher {
+        serial: (plain >> 24) as u32,
+        cents: plain as u32 & MOST_CENTS,
+    })
 }
 
 fn check(text: &[u8]) -> Result<voucher, i32> {
@@ -68,7 +71,10 @@ pub unsafe extern "C" fn voucher_issue(voucher: *const voucher, code: *mut i8) -
         return VOUCHER_ARGUMENT;
     }
     match issue(&*voucher) {
-        Some(number) => symbols::encode(number, slice::from_raw_parts_mut(code as *mut u8, CODE_BYTES)),
+        Some(number) => symbols::encode(
+            number,
+            slice::from_raw_parts_mut(code as *mut u8, CODE_BYTES),
+        ),
         None => return VOUCHER_ARGUMENT,
     }
     VOUCHER_OK
@@ -92,7 +98,11 @@ pub unsafe extern "C" fn voucher_check(code: *const i8, found: *mut voucher) -> 
 /// # Safety
 /// As voucher.h says: there are `count` codes.
 #[no_mangle]
-pub unsafe extern "C" fn voucher_total(codes: *const [i8; CODE_BYTES], count: u32, bad: *mut u32) -> i64 {
+pub unsafe extern "C" fn voucher_total(
+    codes: *const [i8; CODE_BYTES],
+    count: u32,
+    bad: *mut u32,
+) -> i64 {
     if bad.is_null() || (codes.is_null() && count != 0) {
         return i64::from(VOUCHER_ARGUMENT);
     }
