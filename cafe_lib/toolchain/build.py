@@ -17,6 +17,7 @@ from cafe_lib.toolchain.bindings import write_bindings
 from cafe_lib.toolchain.compile import (
     GUEST,
     RUNTIME,
+    RUNTIME_FLAGS,
     Unit,
     compile_public,
     compile_secret,
@@ -123,7 +124,7 @@ def _compile_image(shop: Workshop, interface: Interface) -> list[Path]:
     runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
     if not project.needs_cxx:
         runtime.remove(RUNTIME / "rt_glibc.c")
-    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
+    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", RUNTIME_FLAGS, path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
         if language_of(path) != "rust":

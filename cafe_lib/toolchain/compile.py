@@ -44,6 +44,9 @@ SECRET_FLAGS: Final = (
     "-g",  # changes no instruction; it stays in image.elf, for `cafe symbolize` and gdb
     "-gno-split-dwarf",
 )
+RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
+"""The runtime leaves nothing of its own in vector registers for a call to find."""
+
 PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
 
 

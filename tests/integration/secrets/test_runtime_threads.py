@@ -67,7 +67,7 @@ def test_thread_local_objects_are_a_vcpus_own(two: Caller) -> None:
     at_once(two, ("threads_meet", 2), ("threads_meet", 2))
     sums: dict[int, int] = {}
     for _ in range(50):
-        for reply in at_once(two, ("threads_local", 1, 1), ("threads_local", 1, 1)):
+        for reply in at_once(two, ("threads_local", 1, 8), ("threads_local", 1, 8)):
             (place,) = struct.unpack("<Q", reply.outs["place"])
             sums[place] = max(sums.get(place, 0), reply.value)
     assert sum(value - 100 for value in sums.values()) == 100
