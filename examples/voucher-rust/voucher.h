@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-#define VOUCHER_CODE_BYTES 24   /* four groups of five symbols, three dashes and a NUL */
-#define VOUCHER_TYPED_BYTES 64  /* longest code that somebody may type, with its NUL */
+#define VOUCHER_CODE_BYTES 24  /* four groups of five symbols, three dashes and a NUL */
+#define VOUCHER_TYPED_BYTES 64 /* longest code that somebody may type, with its NUL */
 #define VOUCHER_MOST_CENTS 16777215
 
 struct voucher {
