@@ -93,12 +93,17 @@ def rust_secret_crate(interface: Interface, records: Records) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rust_image_root(checked: Sequence[tuple[str, Function]], crates: Sequence[str], records: Records) -> str:
+def rust_image_root(
+    checked: Sequence[tuple[str, Function]],
+    crates: Sequence[str],
+    records: Records,
+    features: Sequence[str] = (),
+) -> str:
     """Source of the crate that joins all others; ``checked`` pairs a crate with a function it defines.
 
     The compiler compares each function's signature with the header's there.
     """
-    lines = ["#![no_std]", "#![allow(unused_extern_crates)]", "extern crate cafe;"]
+    lines = ["#![no_std]", *(f"#![feature({name})]" for name in features), "extern crate cafe;"]
     lines += [f"extern crate {name};" for name in crates]
     for crate, function in checked:
         if _passable(function, records):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +103,12 @@ def find_toolchain() -> Toolchain:
     )
 
 
-def run(command: Sequence[str], cwd: Path) -> str:
-    """Run a tool and return what it printed.
+def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> str:
+    """Run a tool, with ``extra`` in its environment, and return what it printed.
 
     :raises BuildError: it failed; the detail is its own message.
     """
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", **(extra or {})}
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, check=False, timeout=COMPILE_SECONDS

@@ -1,4 +1,4 @@
-"""totp in Python: one-time codes from the same protected library, through the module that `cafe build` generates.
+"""totp in Python: one-time codes from the same library, through the module that `cafe build` generates.
 
 Run it with PYTHONPATH=build/python; it finds build/libtotp.so by itself.
 """
