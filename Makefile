@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 APT := gcc g++ make pkg-config musl-dev libc6-dev python3 python3-dev python3-venv \
-       libtss2-dev swtpm
+       libtss2-dev rustc swtpm
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VMM := hypervisor_agent/native/cafe-vmm
