@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 APT := gcc g++ make pkg-config musl-dev libc6-dev python3 python3-dev python3-venv \
-       libtss2-dev swtpm clang libclang-rt-14-dev
+       libtss2-dev swtpm clang libclang-rt-dev
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VMM := hypervisor_agent/native/cafe-vmm
