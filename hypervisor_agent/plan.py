@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hypervisor_agent.abi import VmmConfig
 
@@ -47,6 +47,14 @@ class PlanMemory(Protocol):
         ...
 
 
+class ChannelSize(NamedTuple):
+    """What a channel that fits an enclave is made with: ``Channel(*size)``."""
+
+    slot_count: int
+    slot_bytes: int
+    bulk_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class EnclavePlan:
     """A loaded enclave that does not run yet. Whoever holds it starts it or calls ``memory.wipe()``."""
@@ -54,6 +62,13 @@ class EnclavePlan:
     memory: PlanMemory = field(repr=False)
     config: VmmConfig = field(repr=False)
     """Addresses are kept out of logs: they are what randomisation hides."""
+    bulk_bytes: int
+    """Of each channel region, for buffers that no slot has room for."""
     image_base: int = field(repr=False)
     image_bytes: int
     regions: tuple[Region, ...] = field(repr=False)
+
+    @property
+    def channel_size(self) -> ChannelSize:
+        """The size of every channel that is attached to it."""
+        return ChannelSize(self.config.slot_count, self.config.slot_bytes, self.bulk_bytes)

@@ -20,18 +20,16 @@ extern "C" {
 
 #pragma GCC visibility push(hidden)
 
-/* One call, private to the enclave. A stub uses the first six members. */
+/* One call, private to the enclave. A stub uses the first five members. */
 struct rt_call {
     const volatile uint8_t *slot; /* the slot in shared memory: read each byte once, with rt_read */
     struct cafe_slot *shared;     /* the same slot, for results, with rt_write */
-    uint8_t *arena;               /* private staging area, slot_bytes long, 4096-aligned; same positions */
+    uint8_t *arena;               /* private staging area, slot_bytes long; same positions */
     uint64_t slot_bytes;
-    uint64_t offset;          /* end of the areas placed so far; the runtime wipes the arena up to there */
-    struct rt_large *large;   /* private copies of buffers in the bulk area */
-    struct rt_call *outer;    /* the call whose callback this one was made from */
-    struct rt_region *region; /* whose slot it is */
-    uint32_t index;           /* of the slot */
-    uint32_t number;          /* of the last request answered in it */
+    uint64_t offset;        /* end of the areas placed so far; the runtime wipes the arena up to there */
+    struct rt_large *large; /* private copies of buffers in the bulk area */
+    struct rt_call *outer;  /* the call from whose callback this one was made */
+    struct rt_slot *own;    /* what the runtime knows of the slot */
     uint32_t depth;
 };
 
@@ -102,11 +100,60 @@ enum cafe_status rt_callback(struct rt_call *call, uint32_t number);
 
 typedef enum cafe_status rt_entry_function(struct rt_call *call);
 
+/* A slot, privately. Several vCPUs look at it: whoever has claimed it may write. */
+struct rt_slot {
+    uint8_t *start;           /* of the region, shared */
+    struct cafe_slot *shared; /* the slot itself */
+    uint32_t served;          /* number of the last request taken up */
+    uint32_t woken;           /* the number for whose answer the guest thread was woken */
+    uint32_t claimed;
+    uint32_t region, index;
+};
+
+/* One vCPU's thread. */
+struct rt_cpu {
+    const struct cafe_boot *boot;
+    struct cafe_monitor *monitor;
+    struct cafe_monitor_vcpu *own; /* of this vCPU */
+    uint8_t *arena;
+    uint32_t number;
+    struct rt_call *call; /* the innermost one that runs */
+    struct rt_slot *hot;  /* where the last request came from */
+    uint64_t budget;      /* TSC cycles that polling may last now */
+    uint64_t since;       /* when it began to have nothing to do */
+    uint32_t naps;
+    bool napped; /* since the last request */
+};
+extern __thread struct rt_cpu rt_cpu;
+
 /* Call with every general register but the stack pointer in a defined state; flags are sound afterwards. */
 enum cafe_status rt_enter(rt_entry_function *entry, struct rt_call *call);
 
 /* Put x87, MXCSR and vector registers into the state of a new thread; `wide`: vectors have 256 bits. */
 void rt_fresh(uint64_t wide);
+
+/* rt_serve.c: make the slots of all regions known; answer what comes, for ever. */
+void rt_serve_start(const struct cafe_boot *boot);
+__attribute__((noreturn)) void rt_serve(void);
+bool rt_attached(const struct rt_slot *slot);          /* its process is still there */
+enum cafe_status rt_run(struct rt_call *call);         /* the entry that the slot names */
+void rt_answer(struct rt_slot *slot, uint32_t status); /* to the last request taken up */
+void rt_wake(struct rt_slot *slot);                    /* the guest thread that sleeps there */
+void rt_forget(struct rt_call *call);                  /* wipe what it left */
+void rt_begin(const struct rt_slot *slot);             /* for the watchdog: time counts */
+void rt_end(void);                                     /* and does not */
+
+/* One of `turns` in a row without anything to do; true when it is time for a last look, then rt_nap. */
+bool rt_idle(uint32_t turns);
+void rt_nap(void);
+
+/* rt_large.c */
+void rt_large_free(struct rt_call *call);
+
+/* Let another vCPU go on: `turn` counts up from 0 while the caller waits for it. */
+void rt_pause(uint32_t turn);
+bool rt_trylock(struct rt_lock *lock);
+bool rt_once(uint32_t *state); /* 0: true, and 1 until the caller stores 2; 1: waits; 2: false */
 
 /* Give the allocator its memory; `secret` makes its header tags unpredictable. */
 void rt_heap_start(uint64_t start, uint64_t bytes, uint64_t secret);

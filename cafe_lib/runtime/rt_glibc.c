@@ -9,13 +9,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-char __libc_single_threaded = 1;
+char __libc_single_threaded = 0;
 
 /* std::terminate() calls this variable of libstdc++; its own value would print, and there is no stderr. */
 extern void (*rt_terminate_handler)(void) __asm__("_ZN10__cxxabiv119__terminate_handlerE");
 void (*rt_terminate_handler)(void) = abort;
 
-/* The enclave's one thread never ends, so destructors of its thread-local objects never run. */
+/* Local statics: libstdc++ would wait in the kernel. Byte 0 says that one is made, bytes 4 to 7 who makes it.
+ */
+int __cxa_guard_acquire(uint32_t *guard);
+void __cxa_guard_release(uint32_t *guard);
+void __cxa_guard_abort(uint32_t *guard);
+
+int __cxa_guard_acquire(uint32_t *guard) {
+    return !__atomic_load_n((uint8_t *)guard, __ATOMIC_ACQUIRE) && rt_once(guard + 1);
+}
+
+void __cxa_guard_release(uint32_t *guard) {
+    __atomic_store_n((uint8_t *)guard, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(guard + 1, 2, __ATOMIC_RELEASE);
+}
+
+void __cxa_guard_abort(uint32_t *guard) {
+    __atomic_store_n(guard + 1, 0, __ATOMIC_RELEASE);
+}
+
+/* The enclave's threads never end, so destructors of its thread-local objects never run. */
 int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library);
 
 int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library) {

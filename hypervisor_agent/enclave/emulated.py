@@ -74,7 +74,7 @@ class EmulatedCpu:
         self._uc.mem_map_ptr(address, size, rights, host_address)
 
     def run(self, config: VmmConfig) -> None:
-        """Enter at ``config.rip`` in ring 3 and run until :meth:`stop` or a fault."""
+        """Enter as vCPU 0 at ``config.rip`` in ring 3 and run until :meth:`stop` or a fault."""
         self._enter_ring3(config)
         self._hook()
         try:
@@ -96,7 +96,9 @@ class EmulatedCpu:
         uc.mem_map(_BOOT_ADDRESS, PAGE)
         uc.mem_write(_BOOT_ADDRESS, _IRETQ)
         uc.mem_write(_BOOT_ADDRESS + 64, _GDT)
-        uc.mem_write(frame, struct.pack("<5Q", config.rip, _USER_CODE, _RFLAGS, config.rsp, _USER_DATA))
+        uc.mem_write(
+            frame, struct.pack("<5Q", config.rip, _USER_CODE, _RFLAGS, config.vcpus[0].rsp, _USER_DATA)
+        )
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, _BOOT_ADDRESS + 64, len(_GDT) - 1, 0))
         uc.reg_write(x86.UC_X86_REG_RSP, frame)
         uc.emu_start(_BOOT_ADDRESS, config.rip, count=1)
@@ -105,7 +107,7 @@ class EmulatedCpu:
         for name in _CLEARED:
             uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
         uc.reg_write(x86.UC_X86_REG_RDI, config.rdi)
-        uc.reg_write(x86.UC_X86_REG_FS_BASE, config.fs_base)
+        uc.reg_write(x86.UC_X86_REG_FS_BASE, config.vcpus[0].fs_base)
         uc.reg_write(x86.UC_X86_REG_FPCW, 0x37F)
         uc.reg_write(x86.UC_X86_REG_MXCSR, 0x1F80)
 

@@ -2,69 +2,47 @@
 
 Started as ``python -I -m hypervisor_agent.enclave.emulator``. Slower than KVM, without AVX, and its atomic
 instructions are not atomic towards the guest, which the channel does not ask for: each word has one writer.
+Of all vCPUs only the first is run, which serves whatever is asked: one call at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import fcntl
-import mmap
 import os
 import socket
 import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from cafe_lib.errors import CafeError, HostError, MalformedError
 from hypervisor_agent import abi
-from hypervisor_agent.abi import ChannelState, EventKind, Exit, Status, VmmConfig, VmmEvent
+from hypervisor_agent.abi import CommandKind, EventKind, Exit, Status, VmmConfig, VmmEvent
 from hypervisor_agent.enclave.emulated import EmulatedCpu, Fault
-from hypervisor_agent.enclave.futex import confine_process, futex_wait, futex_wake
+from hypervisor_agent.enclave.futex import confine_process, futex_wait_any
+from hypervisor_agent.enclave.regions import Regions, map_memory
 from hypervisor_agent.enclave.walk import user_mappings
 
 _ISA_V2: Final = 2  # enum cafe_isa: the most that Unicorn emulates
 _STEP_ISOLATE: Final = 1  # enum vmm_step of vmm.h
+_STEP_RECEIVE: Final = 5
 _STEP_CONFIG: Final = 6
 _STEP_CPUID: Final = 10
 _TICKS_PER_DEADLINE: Final = 8
 _MAX_TICK_NS: Final = 250_000_000
-_WORD: Final = struct.Struct("<I")
-
-
-class SharedMemory:
-    """A mapped descriptor with its address, word by word."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-        if not sealed or os.fstat(fd).st_size != size:
-            raise MalformedError("a descriptor that could shrink, or of another size than configured")
-        self._map = mmap.mmap(fd, size)
-        self._map.madvise(mmap.MADV_DONTDUMP)
-        os.close(fd)
-        self.view = memoryview(self._map)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-
-    def load(self, offset: int) -> int:
-        """Read a u32."""
-        return int(_WORD.unpack_from(self.view, offset)[0])
-
-    def store(self, offset: int, value: int) -> None:
-        """Write a u32."""
-        _WORD.pack_into(self.view, offset, value)
 
 
 class Emulator:
     """One enclave from its configuration to its end; the outcome is the first thing that ends it."""
 
-    def __init__(self, connection: socket.socket, config: VmmConfig, fds: tuple[int, int]) -> None:
+    def __init__(self, connection: socket.socket, config: VmmConfig, memory_fd: int) -> None:
         self._socket = connection
         self._config = config
-        self._memory = SharedMemory(fds[0], config.memory_bytes)
-        self._channel = SharedMemory(fds[1], config.channel_bytes)
+        self._memory = map_memory(memory_fd, config.memory_bytes)
+        self._regions = Regions(config, self._memory)
         self._cpu = EmulatedCpu(self)
         self._awake = threading.Event()
         self._ready = False
@@ -84,8 +62,12 @@ class Emulator:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._cpu.run(self._config)
         end = self._end or VmmEvent(EventKind.FAULT, abi.VECTOR_UNKNOWN, status=Status.FAULT)
-        self._mark(ChannelState.DEAD, end.status)
-        self._socket.send(end.pack())
+        self._regions.mark_dead(Status.HOST if end.kind is EventKind.HOST else end.status)
+        self._say(end)
+
+    def _say(self, event: VmmEvent) -> None:
+        """Never wait for an agent that does not listen."""
+        self._socket.send(event.pack(), socket.MSG_DONTWAIT)
 
     def on_out(self, port: int, size: int, value: int, argument: int) -> None:
         """Serve the enclave's one port, as run.c does."""
@@ -96,12 +78,12 @@ class Emulator:
             self._cpu.stop()
         elif value == Exit.READY and not self._ready:
             self._ready = True
-            self._mark(ChannelState.READY, Status.OK)
-            self._socket.send(VmmEvent(EventKind.READY).pack())
-        elif value == Exit.IDLE:
-            self._sleep()
-        elif value == Exit.WAKE:
-            self._wake(argument)
+            self._say(VmmEvent(EventKind.READY))
+            threading.Thread(target=self._serve_agent, name="control", daemon=True).start()
+        elif value == Exit.YIELD:
+            os.sched_yield()  # the vCPU that is waited for does not run here
+        elif value in {Exit.IDLE, Exit.WAKE, Exit.REST}:
+            self._rest(value, argument)
         else:
             known = value == Exit.ABORT and argument in set(Status) - {Status.OK}
             self._finish(VmmEvent(EventKind.ABORT, status=argument if known else Status.ABORT))
@@ -115,53 +97,59 @@ class Emulator:
     def _finish(self, event: VmmEvent) -> None:
         self._end = self._end or event
         self._cpu.stop()
+        self._regions.rouse()
 
     def _host_address(self, physical: int, size: int) -> int:
         config = self._config
         if physical + size <= config.memory_bytes:
             return self._memory.address + physical
-        offset = physical - config.channel_gpa
-        if offset < 0 or offset + size > config.channel_bytes:
+        region, offset = divmod(physical - config.channel_gpa, config.channel_stride)
+        if not 0 <= region < config.region_count or offset + size > config.region_bytes:
             raise MalformedError("a page lies in neither memory nor channel")
-        return self._channel.address + offset
+        return self._regions.windows[region].address + offset
 
-    def _slot(self, index: int) -> int:
-        return abi.CHANNEL_HEADER_BYTES + index * self._config.slot_bytes
+    def _rest(self, why: int, argument: int) -> None:
+        """Wake a guest thread, sleep, or one after the other."""
+        if why != Exit.IDLE:
+            self._regions.wake(argument)
+        if why == Exit.WAKE:
+            return
+        if not self._busy():
+            self._awake.clear()
+        self._regions.sleep()
+        self._awake.set()
 
-    def _pending(self) -> bool:
-        starts = [self._slot(index) for index in range(self._config.slot_count)]
-        load = self._channel.load
-        return any(load(start + abi.SLOT_REQUEST) != load(start + abi.SLOT_REPLY) for start in starts)
+    def _serve_agent(self) -> None:
+        """Attach and detach as the agent says: the control thread."""
+        try:
+            while True:
+                data, fds, _, _ = socket.recv_fds(self._socket, abi.COMMAND_BYTES + 1, 2)
+                if not data:
+                    return self._finish(VmmEvent(EventKind.ABORT, status=Status.EXITED))  # the agent has gone
+                try:
+                    self._obey(abi.parse_command(data), fds)
+                finally:
+                    _close(fds)
+        except (CafeError, OSError) as error:
+            status = (error.errno if isinstance(error, OSError) else None) or errno.EPROTO
+            self._finish(VmmEvent(EventKind.HOST, rip=_STEP_RECEIVE, status=status))
 
-    def _sleep(self) -> None:
-        """See vmm_sleep() in wake.c; the system call is the full fence."""
-        bell = self._channel.load(abi.CHANNEL_BELL)
-        self._channel.store(abi.CHANNEL_SLEEPING, 1)
-        futex_wake(self._channel.address + abi.CHANNEL_SLEEPING)
-        if not self._pending():
-            if not self._busy():
-                self._awake.clear()
-            futex_wait(self._channel.address + abi.CHANNEL_BELL, bell)
-            self._awake.set()
-        self._channel.store(abi.CHANNEL_SLEEPING, 0)
-
-    def _wake(self, slot: int) -> None:
-        if slot < self._config.slot_count:
-            futex_wake(self._channel.address + self._slot(slot) + abi.SLOT_REPLY)
-
-    def _mark(self, state: ChannelState, status: int) -> None:
-        self._channel.store(abi.CHANNEL_STATUS, status)
-        self._channel.store(abi.CHANNEL_STATE, state)
-        futex_wake(self._channel.address + abi.CHANNEL_STATE)
-        if state is ChannelState.DEAD:
-            for index in range(self._config.slot_count):
-                self._wake(index)
+    def _obey(self, command: abi.VmmCommand, fds: Sequence[int]) -> None:
+        if command.kind is CommandKind.DETACH:
+            return self._regions.detach(command.region)
+        if len(fds) != 1:
+            raise MalformedError("one descriptor is needed to attach a region")
+        try:
+            answer = VmmEvent(EventKind.ATTACHED, self._regions.attach(fds[0]))
+        except OSError as error:
+            answer = VmmEvent(EventKind.ATTACHED, status=error.errno or errno.EIO)
+        return self._say(answer)
 
     def _calls(self) -> tuple[int, int]:
         """Return calls begun and ended, a pair that no two calls share; constructors count as one."""
         if not self._ready:
             return (0, -1)
-        started, finished, _ = abi.MONITOR.unpack_from(self._memory.view, self._config.monitor_gpa)
+        started, finished, *_ = abi.MONITOR_VCPU.unpack_from(self._memory.view, self._config.monitor_gpa)
         return (started, finished)
 
     def _busy(self) -> bool:
@@ -191,11 +179,31 @@ def _bind_to_agent(connection: socket.socket) -> None:
         raise HostError("the agent has gone")
 
 
-def _receive(connection: socket.socket) -> tuple[VmmConfig, tuple[int, int]]:
-    data, fds, _, _ = socket.recv_fds(connection, abi.CONFIG_BYTES + 1, 3)
-    if len(fds) != 2:  # noqa: PLR2004 - the enclave's memory and the channel
-        raise MalformedError("two descriptors are needed")
-    return abi.parse_config(data), (fds[0], fds[1])
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _receive(connection: socket.socket) -> tuple[VmmConfig, int]:
+    data, fds, _, _ = socket.recv_fds(connection, abi.CONFIG_BYTES + 1, 2)
+    if len(fds) != 1:
+        raise MalformedError("one descriptor is needed: the enclave's memory")
+    config = abi.parse_config(data)
+    region_bytes = config.slot_count * config.slot_bytes + abi.CHANNEL_HEADER_BYTES
+    sound = (
+        config.memory_bytes > 0,
+        config.memory_bytes % abi.PAGE == 0,
+        config.monitor_gpa + abi.MONITOR_BYTES <= config.memory_bytes,
+        config.vcpu_count >= 1,
+        1 <= config.region_count <= abi.MAX_REGIONS,
+        1 <= config.slot_count <= abi.MAX_SLOTS,
+        abi.MIN_SLOT_BYTES <= config.slot_bytes <= abi.MAX_SLOT_BYTES,
+        region_bytes <= config.region_bytes <= config.channel_stride,
+        config.region_bytes % abi.PAGE == 0,
+    )
+    if not all(sound):
+        raise MalformedError("a configuration that no loader writes")
+    return config, fds[0]
 
 
 def _refuse(connection: socket.socket, step: int, error: int) -> int:
@@ -212,10 +220,14 @@ def main() -> int:
     except HostError:
         return _refuse(connection, _STEP_ISOLATE, errno.ESRCH)
     try:
-        config, fds = _receive(connection)
+        futex_wait_any([])
+    except HostError:
+        return _refuse(connection, _STEP_ISOLATE, errno.ENOSYS)
+    try:
+        config, memory_fd = _receive(connection)
         if config.isa > _ISA_V2:
             return _refuse(connection, _STEP_CPUID, errno.EOPNOTSUPP)
-        Emulator(connection, config, fds).run()
+        Emulator(connection, config, memory_fd).run()
     except (CafeError, OSError):
         return _refuse(connection, _STEP_CONFIG, errno.EINVAL)
     return 0

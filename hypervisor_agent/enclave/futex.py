@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 from cafe_lib.errors import HostError
 
 _SYS_FUTEX: Final = 202  # x86-64
+_SYS_FUTEX_WAITV: Final = 449  # Linux 5.16
+_FUTEX_32: Final = 2
 _FUTEX_WAIT: Final = 0
 _FUTEX_WAKE: Final = 1
 _EVERYONE: Final = 0x7FFFFFFF
@@ -36,6 +39,26 @@ def futex_wait(address: int, value: int, seconds: float | None = None) -> bool:
         limit = ctypes.byref(_Timespec(int(seconds), int(seconds % 1 * 1_000_000_000)))
     call = (ctypes.c_void_p(address), _FUTEX_WAIT, ctypes.c_uint32(value), limit, None, 0)
     return _libc.syscall(_SYS_FUTEX, *call) == 0 or ctypes.get_errno() != errno.ETIMEDOUT
+
+
+class _Waiter(ctypes.Structure):
+    _fields_ = (
+        ("value", ctypes.c_uint64),
+        ("address", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    )
+
+
+def futex_wait_any(words: Sequence[tuple[int, int]]) -> None:
+    """Sleep while every word, an address with its value, holds that value; may return for no reason.
+
+    :raises HostError: the kernel is older than Linux 5.16.
+    """
+    waiters = (_Waiter * len(words))(*(_Waiter(value, address, _FUTEX_32, 0) for address, value in words))
+    waited = _libc.syscall(_SYS_FUTEX_WAITV, waiters, ctypes.c_uint(len(words)), 0, None, 0)
+    if waited < 0 and ctypes.get_errno() == errno.ENOSYS:
+        raise HostError("waiting for several futexes needs Linux 5.16")
 
 
 def confine_process() -> None:

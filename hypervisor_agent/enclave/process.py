@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from cafe_lib.errors import HostError
-from hypervisor_agent.abi import EVENT_BYTES, VMM_FD, VmmEvent, parse_event
+from hypervisor_agent.abi import EVENT_BYTES, VMM_FD, VmmCommand, VmmEvent, parse_event
 from hypervisor_agent.enclave.backend import Backend
 
 _REFILL_PAUSE_SECONDS: Final = 0.02
@@ -69,10 +69,19 @@ class EnclaveProcess:
         """Say whether an event has come or the process has gone."""
         return bool(select.select([self._socket], [], [], 0)[0])
 
-    def configure(self, config: bytes, memory_fd: int, channel_fd: int) -> None:
-        """Send the one message a VMM gets. A VMM that is gone already shows at :meth:`receive`."""
+    def configure(self, config: bytes, memory_fd: int) -> None:
+        """Send the first message a VMM gets. One that is gone already shows at :meth:`receive`."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._socket, [config], [memory_fd, channel_fd])
+            socket.send_fds(self._socket, [config], [memory_fd])
+
+    def command(self, command: VmmCommand, fd: int | None = None) -> None:
+        """Send a command, with a channel region if it attaches one; as :meth:`configure` otherwise.
+
+        :raises BlockingIOError: the VMM has not read for so long that the socket is full.
+        """
+        fds = [] if fd is None else [fd]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._socket, [command.pack()], fds, socket.MSG_DONTWAIT)
 
     def receive(self, timeout_seconds: float | None) -> VmmEvent | None:
         """Return the next event, or None when the process has gone.
@@ -104,7 +113,7 @@ class EnclaveProcess:
 
 
 class SparePool:
-    """Keeps one process ready, its VM and vCPU made already, so that a start need not wait for them."""
+    """Keeps one process ready, its VM made already, so that a start need not wait for them."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend: Final = backend

@@ -15,9 +15,10 @@ from hypervisor_agent.abi import (
     BOOT_MAGIC,
     BOOT_SEED_BYTES,
     BOOT_SEED_OFFSET,
+    BOOT_VCPU,
     PAGE,
 )
-from hypervisor_agent.loader.layout import Layout
+from hypervisor_agent.loader.layout import REGIONS, Layout
 
 SPIN_MICROSECONDS: Final = 50
 """How long an enclave polls before it sleeps: about the cost of a wake-up on another core."""
@@ -33,14 +34,15 @@ def spin_cycles() -> int:
 
 def write_boot_page(page: memoryview, layout: Layout, manifest: Manifest) -> None:
     """Write ``struct cafe_boot`` and wipe the rest; the seed goes from the kernel straight into ``page``."""
-    heap = layout["heap"]
-    places = (
-        *(layout.image_base, heap.address, heap.size, layout["channel"].address),
-        *(layout["arena"].address, layout["monitor"].address, layout.thread_pointer),
-    )
+    heap, counts = layout["heap"], (REGIONS, layout.vcpu_count)
+    sizes = (manifest.slot_count, manifest.slot_bytes, manifest.bulk_bytes)
+    places = (layout.image_base, heap.address, heap.size, layout["channel"].address, layout.channel_stride)
+    rest = (layout["monitor"].address, spin_cycles(), manifest.isa, bytes(BOOT_SEED_BYTES))
     page[:PAGE] = bytes(PAGE)
-    head = (BOOT_MAGIC, ABI_VERSION, manifest.slot_count, manifest.slot_bytes)
-    BOOT.pack_into(page, 0, *head, *places, spin_cycles(), manifest.isa, bytes(BOOT_SEED_BYTES))
+    BOOT.pack_into(page, 0, BOOT_MAGIC, ABI_VERSION, *sizes, *places, *counts, *rest)
+    for vcpu in range(layout.vcpu_count):
+        own = (layout.of_vcpu("arena", vcpu).address, layout.thread_pointer(vcpu))
+        BOOT_VCPU.pack_into(page, BOOT.size + vcpu * BOOT_VCPU.size, *own)
     source = os.open("/dev/urandom", os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.readv(source, [page[BOOT_SEED_OFFSET : BOOT_SEED_OFFSET + BOOT_SEED_BYTES]])

@@ -96,7 +96,14 @@ def plan_enclave(memory: EnclaveMemory, manifest: Manifest) -> EnclavePlan:
     memory.unmap()
     memory_bytes = _write_tables(memory, layout)
     config = vmm_config(header, manifest, layout, memory_bytes)
-    return EnclavePlan(memory, config, layout.image_base, header.span_bytes, tuple(layout.regions.values()))
+    return EnclavePlan(
+        memory,
+        config,
+        manifest.bulk_bytes,
+        layout.image_base,
+        header.span_bytes,
+        tuple(layout.regions.values()),
+    )
 
 
 def _write_tables(memory: EnclaveMemory, layout: Layout) -> int:
@@ -106,8 +113,10 @@ def _write_tables(memory: EnclaveMemory, layout: Layout) -> int:
     tables = pages.encode()
     memory.seal(layout.tables_gpa + len(tables))
     memory.write(layout.tables_gpa, tables)
-    table, handlers = layout[supervisor.TABLES], layout[supervisor.HANDLERS]
-    stack_top = layout[supervisor.FAULT_STACK].address + supervisor.STACK_TOP
-    memory.write(table.physical, supervisor.tables_page(table.address, handlers.address, stack_top))
+    handlers = layout[supervisor.HANDLERS]
     memory.write(handlers.physical, supervisor.handlers_page())
+    for vcpu in range(layout.vcpu_count):
+        table = layout.of_vcpu(supervisor.TABLES, vcpu)
+        stack_top = layout.of_vcpu(supervisor.FAULT_STACK, vcpu).address + supervisor.STACK_TOP
+        memory.write(table.physical, supervisor.tables_page(table.address, handlers.address, stack_top))
     return layout.tables_gpa + len(tables)

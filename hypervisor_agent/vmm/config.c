@@ -1,4 +1,4 @@
-/* config.c - is this configuration sound? Pure, so that it can be tested and fuzzed away from KVM. */
+/* config.c - is this configuration sound? Pure, so that it can be tested, fuzzed and proven away from KVM. */
 #include "vmm.h"
 
 #define LOWEST_LINEAR (1ull << 20) /* nothing is mapped below: null pointers and `syscall` targets fault */
@@ -31,63 +31,82 @@ static const char *sizes_problem(const struct vmm_config *c) {
     if (c->slot_bytes < CAFE_MIN_SLOT_BYTES || c->slot_bytes > CAFE_MAX_SLOT_BYTES ||
         !aligned(c->slot_bytes, CAFE_PAGE))
         return "slot_bytes";
-    if (c->channel_bytes != CAFE_CHANNEL_HEADER_BYTES + c->slot_count * c->slot_bytes)
-        return "channel_bytes";
+    if (c->region_count == 0 || c->region_count > CAFE_MAX_REGIONS)
+        return "region_count";
+    if (c->vcpu_count == 0 || c->vcpu_count > CAFE_MAX_VCPUS)
+        return "vcpu_count";
     if (c->deadline_ns < MIN_DEADLINE_NS || c->deadline_ns > MAX_DEADLINE_NS)
         return "deadline_ns";
     return NULL;
 }
 
 static const char *physical_problem(const struct vmm_config *c) {
+    const uint64_t slots_end = CAFE_CHANNEL_HEADER_BYTES + c->slot_count * c->slot_bytes;
+    if (c->region_bytes < slots_end ||
+        c->region_bytes > slots_end + CAFE_BULK_ALIGN + (uint64_t)CAFE_MAX_BULK_BYTES ||
+        !aligned(c->region_bytes, CAFE_PAGE))
+        return "region_bytes";
+    if (c->channel_stride < c->region_bytes || c->channel_stride > PHYSICAL_END / CAFE_MAX_REGIONS ||
+        !aligned(c->channel_stride, CAFE_PAGE))
+        return "channel_stride";
     if (c->channel_gpa < c->memory_bytes || !aligned(c->channel_gpa, CAFE_PAGE) ||
-        !within(c->channel_gpa, c->channel_bytes, PHYSICAL_END))
+        !within(c->channel_gpa, c->region_count * c->channel_stride, PHYSICAL_END))
         return "channel_gpa";
-    if (!aligned(c->monitor_gpa, sizeof(uint64_t)) ||
+    if (!aligned(c->monitor_gpa, CAFE_CACHE_LINE) ||
         !within(c->monitor_gpa, sizeof(struct cafe_monitor), c->memory_bytes))
         return "monitor_gpa";
     if (!aligned(c->cr3, CAFE_PAGE) || !within(c->cr3, CAFE_PAGE, c->memory_bytes))
         return "cr3";
-    if (c->fault_stack_gpa < FAULT_FRAME_BYTES || c->fault_stack_gpa > c->memory_bytes ||
-        !aligned(c->fault_stack_gpa, 16))
-        return "fault_stack_gpa";
     return NULL;
 }
 
 static const char *entry_problem(const struct vmm_config *c) {
     if (!linear(c->rip, 1))
         return "rip";
-    if (!linear(c->rsp, sizeof(uint64_t)) || !aligned(c->rsp, sizeof(uint64_t)))
-        return "rsp";
     if (!linear(c->rdi, sizeof(struct cafe_boot)))
         return "rdi";
-    if (!linear(c->fs_base, sizeof(uint64_t)))
-        return "fs_base";
-    return NULL;
-}
-
-static const char *tables_problem(const struct vmm_config *c) {
     if (c->gdt_limit >= CAFE_PAGE)
         return "gdt_limit";
     if (c->idt_limit != GATES * 16 - 1)
         return "idt_limit";
     if (c->tss_limit < TSS_BYTES || c->tss_limit >= CAFE_PAGE)
         return "tss_limit";
-    if (!linear(c->gdt_base, c->gdt_limit + 1ull))
-        return "gdt_base";
-    if (!linear(c->idt_base, c->idt_limit + 1ull))
-        return "idt_base";
-    if (!linear(c->tss_base, c->tss_limit + 1ull))
-        return "tss_base";
     if (!linear(c->fault_handler, GATES * 16) || !aligned(c->fault_handler, 16))
         return "fault_handler";
-    if (!linear(c->fault_stack, 1) || !aligned(c->fault_stack, 16))
+    return NULL;
+}
+
+static const char *vcpu_problem(const struct vmm_config *c, const struct vmm_vcpu *v) {
+    if (!linear(v->rsp, sizeof(uint64_t)) || !aligned(v->rsp, sizeof(uint64_t)))
+        return "rsp";
+    if (!linear(v->fs_base, sizeof(uint64_t)))
+        return "fs_base";
+    if (!linear(v->gdt_base, c->gdt_limit + 1ull))
+        return "gdt_base";
+    if (!linear(v->idt_base, c->idt_limit + 1ull))
+        return "idt_base";
+    if (!linear(v->tss_base, c->tss_limit + 1ull))
+        return "tss_base";
+    if (!linear(v->fault_stack, 1) || !aligned(v->fault_stack, 16))
         return "fault_stack";
+    if (v->fault_stack_gpa < FAULT_FRAME_BYTES || v->fault_stack_gpa > c->memory_bytes ||
+        !aligned(v->fault_stack_gpa, 16))
+        return "fault_stack_gpa";
+    return NULL;
+}
+
+static const char *vcpus_problem(const struct vmm_config *c) {
+    for (uint32_t i = 0; i < c->vcpu_count; i++) {
+        const char *problem = vcpu_problem(c, &c->vcpus[i]);
+        if (problem)
+            return problem;
+    }
     return NULL;
 }
 
 const char *vmm_config_problem(const struct vmm_config *config) {
     static const char *(*const checks[])(const struct vmm_config *) = {sizes_problem, physical_problem,
-                                                                       entry_problem, tables_problem};
+                                                                       entry_problem, vcpus_problem};
     if (config->magic != VMM_CONFIG_MAGIC)
         return "magic";
     if (config->abi_version != CAFE_ABI_VERSION)

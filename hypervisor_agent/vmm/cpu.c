@@ -77,26 +77,26 @@ static uint32_t leaf_ecx(const struct vmm_cpuid *cpuid, uint32_t function, uint3
     return 0;
 }
 
-static enum vmm_step set_cpuid(const struct vmm_vm *vm, bool avx) {
+static enum vmm_step set_cpuid(const struct vmm_cpu *cpu, bool avx) {
     static struct vmm_cpuid
         given; /* what the host supports is needed again if the image turns out to want AVX */
-    given = *vm->cpuid;
+    given = *cpu->vm->cpuid;
     for (uint32_t i = 0; i < given.table.nent; i++)
         restrict_leaf(&given.entries[i], avx);
-    return ioctl(vm->vcpu, KVM_SET_CPUID2, &given) == 0 ? VMM_STEP_NONE : VMM_STEP_CPUID;
+    return ioctl(cpu->fd, KVM_SET_CPUID2, &given) == 0 ? VMM_STEP_NONE : VMM_STEP_CPUID;
 }
 
 /* Costly, so a spare VMM does it before it knows its image, as most images want it. */
-enum vmm_step vmm_set_usual_cpuid(const struct vmm_vm *vm) {
-    return set_cpuid(vm, false);
+enum vmm_step vmm_set_usual_cpuid(const struct vmm_cpu *cpu) {
+    return set_cpuid(cpu, false);
 }
 
-static enum vmm_step set_avx_cpuid(const struct vmm_vm *vm) {
+static enum vmm_step set_avx_cpuid(const struct vmm_cpu *cpu) {
     __builtin_cpu_init();
     errno = EOPNOTSUPP; /* an image built for AVX on a host without */
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
         return VMM_STEP_CPUID;
-    return set_cpuid(vm, true);
+    return set_cpuid(cpu, true);
 }
 
 static struct kvm_segment user_segment(uint16_t selector, uint8_t type, uint64_t base) {
@@ -113,51 +113,65 @@ static struct kvm_segment user_segment(uint16_t selector, uint8_t type, uint64_t
                                 .g = 1};
 }
 
-static void fill_segments(struct kvm_sregs *sregs, const struct vmm_config *config) {
+static void fill_segments(struct kvm_sregs *sregs, const struct vmm_config *config,
+                          const struct vmm_vcpu *own) {
     struct kvm_segment data = user_segment(SELECTOR_USER_DATA, TYPE_DATA, 0);
     sregs->cs = user_segment(SELECTOR_USER_CODE, TYPE_CODE, 0);
     sregs->ds = sregs->es = sregs->gs = sregs->ss = data;
-    sregs->fs = user_segment(SELECTOR_USER_DATA, TYPE_DATA, config->fs_base);
+    sregs->fs = user_segment(SELECTOR_USER_DATA, TYPE_DATA, own->fs_base);
     sregs->ldt = (struct kvm_segment){.unusable = 1};
     /* Ring 3 may use just the port in this TSS's bitmap; IOPL stays 0 (some nested KVMs drop it). */
-    sregs->tr = (struct kvm_segment){.base = config->tss_base,
+    sregs->tr = (struct kvm_segment){.base = own->tss_base,
                                      .limit = config->tss_limit,
                                      .selector = SELECTOR_KERNEL_TSS,
                                      .type = TYPE_BUSY_TSS,
                                      .present = 1};
-    sregs->gdt = (struct kvm_dtable){.base = config->gdt_base, .limit = (uint16_t)config->gdt_limit};
-    sregs->idt = (struct kvm_dtable){.base = config->idt_base, .limit = (uint16_t)config->idt_limit};
+    sregs->gdt = (struct kvm_dtable){.base = own->gdt_base, .limit = (uint16_t)config->gdt_limit};
+    sregs->idt = (struct kvm_dtable){.base = own->idt_base, .limit = (uint16_t)config->idt_limit};
 }
 
-static enum vmm_step set_system(const struct vmm_vm *vm) {
+static enum vmm_step set_system(const struct vmm_cpu *cpu) {
+    const struct vmm_vm *vm = cpu->vm;
     struct kvm_sregs sregs;
-    if (ioctl(vm->vcpu, KVM_GET_SREGS, &sregs) != 0)
+    if (ioctl(cpu->fd, KVM_GET_SREGS, &sregs) != 0)
         return VMM_STEP_STATE;
-    fill_segments(&sregs, &vm->config);
+    fill_segments(&sregs, &vm->config, &vm->config.vcpus[cpu->number]);
     sregs.cr0 = CR0_PE_MP_ET_NE_WP_AM_PG;
     sregs.cr3 = vm->config.cr3;
     sregs.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | (has_avx(vm) ? CR4_OSXSAVE : 0);
     if (leaf_ecx(vm->cpuid, 7, 0) & L7_ECX_UMIP)
         sregs.cr4 |= CR4_UMIP; /* sgdt and its like would tell where the supervisor pages are */
     sregs.efer = EFER_LME_LMA_NXE;
-    return ioctl(vm->vcpu, KVM_SET_SREGS, &sregs) == 0 ? VMM_STEP_NONE : VMM_STEP_STATE;
+    return ioctl(cpu->fd, KVM_SET_SREGS, &sregs) == 0 ? VMM_STEP_NONE : VMM_STEP_STATE;
 }
 
-static enum vmm_step set_user(const struct vmm_vm *vm) {
-    struct kvm_regs regs = {
-        .rip = vm->config.rip, .rsp = vm->config.rsp, .rdi = vm->config.rdi, .rflags = RFLAGS_RESERVED};
+static enum vmm_step set_user(const struct vmm_cpu *cpu) {
+    const struct vmm_config *config = &cpu->vm->config;
+    struct kvm_regs regs = {.rip = config->rip,
+                            .rsp = config->vcpus[cpu->number].rsp,
+                            .rdi = config->rdi,
+                            .rsi = cpu->number,
+                            .rflags = RFLAGS_RESERVED};
     struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80}; /* KVM starts with 0 in both */
-    if (ioctl(vm->vcpu, KVM_SET_REGS, &regs) != 0 || ioctl(vm->vcpu, KVM_SET_FPU, &fpu) != 0)
+    if (ioctl(cpu->fd, KVM_SET_REGS, &regs) != 0 || ioctl(cpu->fd, KVM_SET_FPU, &fpu) != 0)
         return VMM_STEP_STATE;
-    if (!has_avx(vm))
+    if (!has_avx(cpu->vm))
         return VMM_STEP_NONE;
     struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = XCR0_X87_SSE_AVX}}};
-    return ioctl(vm->vcpu, KVM_SET_XCRS, &xcrs) == 0 ? VMM_STEP_NONE : VMM_STEP_STATE;
+    return ioctl(cpu->fd, KVM_SET_XCRS, &xcrs) == 0 ? VMM_STEP_NONE : VMM_STEP_STATE;
 }
 
-enum vmm_step vmm_set_cpu(const struct vmm_vm *vm) {
-    enum vmm_step failed = has_avx(vm) ? set_avx_cpuid(vm) : VMM_STEP_NONE;
+/* A vCPU other than the first waits for INIT unless it is told that it runs. */
+static enum vmm_step set_running(const struct vmm_cpu *cpu) {
+    struct kvm_mp_state state = {.mp_state = KVM_MP_STATE_RUNNABLE};
+    return ioctl(cpu->fd, KVM_SET_MP_STATE, &state) == 0 || cpu->number == 0 ? VMM_STEP_NONE : VMM_STEP_STATE;
+}
+
+enum vmm_step vmm_set_cpu(const struct vmm_cpu *cpu) {
+    enum vmm_step failed = has_avx(cpu->vm) ? set_avx_cpuid(cpu) : VMM_STEP_NONE;
     if (!failed)
-        failed = set_system(vm);
-    return failed ? failed : set_user(vm);
+        failed = set_system(cpu);
+    if (!failed)
+        failed = set_user(cpu);
+    return failed ? failed : set_running(cpu);
 }

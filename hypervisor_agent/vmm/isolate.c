@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAX_DESCRIPTORS 16
+#define MAX_DESCRIPTORS (VMM_FIRST_VCPU_FD + (int)CAFE_MAX_VCPUS)
 
 /* The kernel sends SIGKILL when the thread that spawned us ends; had it ended before we asked, our parent is
  * no longer the process at the other end of the socket. */
@@ -34,7 +34,7 @@ enum vmm_step vmm_isolate(void) {
         return VMM_STEP_ISOLATE;
     if (prctl(PR_SET_DUMPABLE, 0) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return VMM_STEP_ISOLATE;
-    if (!limit(RLIMIT_CORE, 0) || !limit(RLIMIT_FSIZE, 0) || !limit(RLIMIT_NOFILE, MAX_DESCRIPTORS))
+    if (!limit(RLIMIT_CORE, 0) || !limit(RLIMIT_FSIZE, 0) || !limit(RLIMIT_NOFILE, (rlim_t)MAX_DESCRIPTORS))
         return VMM_STEP_ISOLATE;
     return VMM_STEP_NONE;
 }

@@ -1,160 +1,198 @@
-/* run.c - the run loop: what the enclave may ask for, and how it ends. */
+/* run.c - the loop of one vCPU: what the enclave may ask for, and how it ends. */
 #include "vmm.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #define GATE_BYTES 16u
 #define GATES 32u
 /* Vectors with an error code (SDM vol. 3, table 6-1): 8, 10-14, 17, 21, 29, 30. */
 #define ERROR_CODE_VECTORS 0x60227d00u
+#define THREAD_STACK_BYTES 65536u
 
-struct vcpu_loop {
-    const struct vmm_vm *vm;
-    struct vmm_watchdog dog;
-    struct vmm_event end;
-    bool ready;
-};
-
-static bool finish(struct vcpu_loop *loop, enum vmm_event_kind kind, enum cafe_status status) {
-    loop->end.kind = kind;
-    loop->end.status = status;
+static bool finish(struct vmm_cpu *cpu, enum vmm_event_kind kind, enum cafe_status status) {
+    cpu->end.kind = kind;
+    cpu->end.status = status;
     return true;
 }
 
-static uint64_t user_rip(const struct vmm_vm *vm) {
+static uint64_t user_rip(const struct vmm_cpu *cpu) {
     struct kvm_regs regs;
-    return ioctl(vm->vcpu, KVM_GET_REGS, &regs) == 0 ? regs.rip : 0;
+    return ioctl(cpu->fd, KVM_GET_REGS, &regs) == 0 ? regs.rip : 0;
 }
 
-static bool end_deadline(struct vcpu_loop *loop) {
-    loop->end.rip = user_rip(loop->vm);
-    return finish(loop, VMM_EVENT_DEADLINE, CAFE_E_DEADLINE);
+static bool end_deadline(struct vmm_cpu *cpu) {
+    cpu->end.rip = user_rip(cpu);
+    return finish(cpu, VMM_EVENT_DEADLINE, CAFE_E_DEADLINE);
 }
 
-static bool end_host(struct vcpu_loop *loop, int error) {
-    loop->end.rip = VMM_STEP_RUN;
-    loop->end.kind = VMM_EVENT_HOST;
-    loop->end.status = (uint32_t)error;
+static bool end_host(struct vmm_cpu *cpu, int error) {
+    cpu->end.rip = VMM_STEP_RUN;
+    cpu->end.kind = VMM_EVENT_HOST;
+    cpu->end.status = (uint32_t)error;
     return true;
 }
 
-static bool end_unknown_fault(struct vcpu_loop *loop) {
-    loop->end.vector = VMM_VECTOR_UNKNOWN;
-    return finish(loop, VMM_EVENT_FAULT, CAFE_E_FAULT);
+static bool end_unknown_fault(struct vmm_cpu *cpu) {
+    cpu->end.vector = VMM_VECTOR_UNKNOWN;
+    return finish(cpu, VMM_EVENT_FAULT, CAFE_E_FAULT);
 }
 
 /* The word `words` below the fault stack's top. The CPU pushed SS, RSP, RFLAGS, CS, RIP and maybe an error
  * code. */
-static uint64_t frame_word(const struct vmm_vm *vm, unsigned words) {
+static uint64_t frame_word(const struct vmm_cpu *cpu, unsigned words) {
     uint64_t value;
-    memcpy(&value, vm->memory + vm->config.fault_stack_gpa - 8u * words, sizeof value);
+    const uint64_t top = cpu->vm->config.vcpus[cpu->number].fault_stack_gpa;
+    memcpy(&value, cpu->vm->memory + top - 8u * words, sizeof value);
     return value;
 }
 
 /* A fault gate's `hlt`: which one says the vector, the frame says where. */
-static bool end_fault(struct vcpu_loop *loop) {
-    const struct vmm_vm *vm = loop->vm;
+static bool end_fault(struct vmm_cpu *cpu) {
     struct kvm_sregs sregs;
-    uint64_t offset = user_rip(vm) - vm->config.fault_handler;
-    if (offset >= GATES * GATE_BYTES || offset % GATE_BYTES > 1 ||
-        ioctl(vm->vcpu, KVM_GET_SREGS, &sregs) != 0)
-        return end_unknown_fault(loop);
-    loop->end.vector = (uint32_t)(offset / GATE_BYTES);
-    loop->end.rip = frame_word(vm, 5);
-    loop->end.error_code = (ERROR_CODE_VECTORS >> loop->end.vector) & 1u ? (uint32_t)frame_word(vm, 6) : 0;
-    loop->end.address = loop->end.vector == 14 ? sregs.cr2 : 0;
-    return finish(loop, VMM_EVENT_FAULT, CAFE_E_FAULT);
+    const uint64_t offset = user_rip(cpu) - cpu->vm->config.fault_handler;
+    if (offset >= GATES * GATE_BYTES || offset % GATE_BYTES > 1 || ioctl(cpu->fd, KVM_GET_SREGS, &sregs) != 0)
+        return end_unknown_fault(cpu);
+    struct vmm_event *end = &cpu->end;
+    end->vector = (uint32_t)(offset / GATE_BYTES);
+    end->rip = frame_word(cpu, 5);
+    end->error_code = (ERROR_CODE_VECTORS >> end->vector) & 1u ? (uint32_t)frame_word(cpu, 6) : 0;
+    end->address = end->vector == 14 ? sregs.cr2 : 0;
+    return finish(cpu, VMM_EVENT_FAULT, CAFE_E_FAULT);
 }
 
-static bool on_ready(struct vcpu_loop *loop) {
-    struct vmm_event event = {.kind = VMM_EVENT_READY};
-    if (loop->ready)
-        return finish(loop, VMM_EVENT_ABORT, CAFE_E_ABORT);
-    loop->ready = true;
-    loop->dog.monitor =
-        (const volatile struct cafe_monitor *)(const void *)(loop->vm->memory + loop->vm->config.monitor_gpa);
-    vmm_mark(loop->vm, CAFE_CHANNEL_READY, CAFE_OK);
+static bool on_ready(struct vmm_cpu *cpu) {
+    const struct vmm_event event = {.kind = VMM_EVENT_READY};
+    if (cpu->number != 0 || cpu->vm->phase == VMM_READY)
+        return finish(cpu, VMM_EVENT_ABORT, CAFE_E_ABORT);
+    vmm_enter_phase(cpu->vm, VMM_READY);
     vmm_send(&event);
     return false;
 }
 
-/* The timer goes on ticking through a short sleep, which saves two system calls a wake-up; the first tick
- * that finds nothing running stops it, and from then on an idle enclave costs nothing. */
-static bool on_idle(struct vcpu_loop *loop) {
-    while (!vmm_sleep(loop->vm)) {
-        if (vmm_watchdog_expired(&loop->dog))
-            return end_deadline(loop);
-        if (!vmm_watchdog_busy(&loop->dog))
-            vmm_watchdog_disarm(&loop->dog);
-    }
-    vmm_watchdog_arm(&loop->dog);
-    return false;
+static bool on_abort(struct vmm_cpu *cpu, uint64_t argument) {
+    const bool known = argument > CAFE_OK && argument <= CAFE_E_CALLBACK;
+    return finish(cpu, VMM_EVENT_ABORT, known ? (enum cafe_status)argument : CAFE_E_ABORT);
 }
 
-static bool on_abort(struct vcpu_loop *loop, uint64_t argument) {
-    bool known = argument > CAFE_OK && argument <= CAFE_E_TRANSPORT;
-    return finish(loop, VMM_EVENT_ABORT, known ? (enum cafe_status)argument : CAFE_E_ABORT);
+static bool on_request(struct vmm_cpu *cpu, uint8_t reason, uint64_t argument) {
+    switch (reason) {
+    case CAFE_EXIT_READY:
+        return on_ready(cpu);
+    case CAFE_EXIT_REST:
+        vmm_wake_slot(cpu->vm, argument);
+        vmm_sleep(cpu->vm);
+        return false;
+    case CAFE_EXIT_IDLE:
+        vmm_sleep(cpu->vm);
+        return false;
+    case CAFE_EXIT_WAKE:
+        vmm_wake_slot(cpu->vm, argument);
+        return false;
+    case CAFE_EXIT_YIELD:
+        (void)sched_yield();
+        return false;
+    case CAFE_EXIT_ABORT:
+        return on_abort(cpu, argument);
+    default:
+        return finish(cpu, VMM_EVENT_ABORT, CAFE_E_ABORT);
+    }
 }
 
 /* RDI as SYNC_REGS delivered it with the exit. */
-static bool on_port(struct vcpu_loop *loop) {
-    const struct kvm_run *run = loop->vm->run;
-    uint64_t argument = run->s.regs.regs.rdi;
+static bool on_port(struct vmm_cpu *cpu) {
+    const struct kvm_run *run = cpu->run;
     if (run->io.direction != KVM_EXIT_IO_OUT || run->io.port != CAFE_PORT || run->io.size != 1 ||
         run->io.count != 1)
-        return finish(loop, VMM_EVENT_ABORT, CAFE_E_ABORT);
-    switch (((const uint8_t *)run)[run->io.data_offset]) {
-    case CAFE_EXIT_READY:
-        return on_ready(loop);
-    case CAFE_EXIT_IDLE:
-        return on_idle(loop);
-    case CAFE_EXIT_WAKE:
-        vmm_wake_slot(loop->vm, argument);
-        return false;
-    case CAFE_EXIT_ABORT:
-        return on_abort(loop, argument);
-    default:
-        return finish(loop, VMM_EVENT_ABORT, CAFE_E_ABORT);
-    }
+        return finish(cpu, VMM_EVENT_ABORT, CAFE_E_ABORT);
+    return on_request(cpu, ((const uint8_t *)run)[run->io.data_offset], run->s.regs.regs.rdi);
 }
 
-static bool on_interrupt(struct vcpu_loop *loop) {
+static bool on_interrupt(struct vmm_cpu *cpu) {
     if (errno != EINTR && errno != EAGAIN)
-        return end_host(loop, errno);
-    __atomic_store_n(&loop->vm->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    return vmm_watchdog_expired(&loop->dog) && end_deadline(loop);
+        return end_host(cpu, errno);
+    __atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
+    return __atomic_load_n(&cpu->expired, __ATOMIC_ACQUIRE) && end_deadline(cpu);
 }
 
 /* One entry; true when the enclave has ended. After a shutdown no register is meaningful. */
-static bool run_once(struct vcpu_loop *loop) {
-    if (ioctl(loop->vm->vcpu, KVM_RUN, 0) != 0)
-        return on_interrupt(loop);
-    switch (loop->vm->run->exit_reason) {
+static bool run_once(struct vmm_cpu *cpu) {
+    if (ioctl(cpu->fd, KVM_RUN, 0) != 0)
+        return on_interrupt(cpu);
+    switch (cpu->run->exit_reason) {
     case KVM_EXIT_IO:
-        return on_port(loop);
+        return on_port(cpu);
     case KVM_EXIT_HLT:
-        return end_fault(loop);
+        return end_fault(cpu);
     case KVM_EXIT_SHUTDOWN:
-        return end_unknown_fault(loop);
+        return end_unknown_fault(cpu);
     case KVM_EXIT_INTR:
         return false;
     case KVM_EXIT_FAIL_ENTRY:
     case KVM_EXIT_INTERNAL_ERROR:
-        return end_host(loop, EIO);
+        return end_host(cpu, EIO);
     default: /* no MMIO, MSR or hypercall is served */
-        return finish(loop, VMM_EVENT_ABORT, CAFE_E_ABORT);
+        return finish(cpu, VMM_EVENT_ABORT, CAFE_E_ABORT);
     }
 }
 
-struct vmm_event vmm_run(const struct vmm_vm *vm) {
-    struct vcpu_loop loop = {.vm = vm};
-    vm->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
-    vmm_watchdog_start(&loop.dog, vm->config.deadline_ns);
-    vmm_watchdog_arm(&loop.dog);
-    while (!run_once(&loop))
+/* The first vCPU with an end to tell takes the process with it. */
+_Noreturn static void tell_end(const struct vmm_cpu *cpu) {
+    struct vmm_vm *vm = cpu->vm;
+    const struct vmm_event *end = &cpu->end;
+    while (__atomic_exchange_n(&vm->ended, 1, __ATOMIC_SEQ_CST) != 0)
+        vmm_wait(&vm->ended, 1);
+    const uint32_t status = end->kind == VMM_EVENT_HOST ? (uint32_t)CAFE_E_HOST : end->status;
+    vmm_lock(&vm->lock); /* for good: nothing is attached any more */
+    for (uint32_t i = 0; i < vm->config.region_count; i++)
+        if (vm->regions[i].taken)
+            vmm_mark(vm, i, CAFE_CHANNEL_DEAD, (enum cafe_status)status);
+    vmm_send(end);
+    _exit(0);
+}
+
+static void wait_for_phase(struct vmm_vm *vm, enum vmm_phase wanted) {
+    uint32_t phase;
+    while ((phase = __atomic_load_n(&vm->phase, __ATOMIC_ACQUIRE)) < wanted)
+        vmm_wait(&vm->phase, phase);
+}
+
+void vmm_enter_phase(struct vmm_vm *vm, enum vmm_phase phase) {
+    __atomic_store_n(&vm->phase, (uint32_t)phase, __ATOMIC_SEQ_CST);
+    vmm_wake_all(&vm->phase);
+}
+
+/* No vCPU runs before the process is confined; the others start when vCPU 0 has run the constructors. */
+static void *run_cpu(void *argument) {
+    struct vmm_cpu *cpu = argument;
+    vmm_watchdog_thread(cpu);
+    wait_for_phase(cpu->vm, cpu->number == 0 ? VMM_CONFINED : VMM_READY);
+    cpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+    while (!run_once(cpu))
         continue;
-    vmm_watchdog_disarm(&loop.dog);
-    return loop.end;
+    tell_end(cpu);
+}
+
+/* With ticks blocked in all of them; the control thread takes them. */
+enum vmm_step vmm_start_threads(struct vmm_vm *vm) {
+    sigset_t ticks;
+    pthread_attr_t small;
+    (void)sigemptyset(&ticks); /* none of these can fail with such arguments */
+    (void)sigaddset(&ticks, SIGALRM);
+    (void)pthread_attr_init(&small);
+    (void)pthread_attr_setstacksize(&small, THREAD_STACK_BYTES);
+    (void)pthread_sigmask(SIG_BLOCK, &ticks, NULL);
+    for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
+        pthread_t thread;
+        errno = pthread_create(&thread, &small, run_cpu, &vm->cpus[i]);
+        if (errno)
+            return VMM_STEP_THREADS;
+    }
+    (void)pthread_sigmask(SIG_UNBLOCK, &ticks, NULL);
+    return VMM_STEP_NONE;
 }

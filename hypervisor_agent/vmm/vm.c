@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static enum vmm_step open_kvm(struct vmm_vm *vm) {
@@ -32,15 +31,38 @@ static enum vmm_step create_vm(struct vmm_vm *vm) {
     return VMM_STEP_NONE;
 }
 
-static enum vmm_step create_vcpu(struct vmm_vm *vm) {
-    int bytes = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-    vm->vcpu = ioctl(vm->vm, KVM_CREATE_VCPU, 0);
-    if (vm->vcpu < 0 || bytes < (int)sizeof *vm->run)
+static enum vmm_step create_cpu(struct vmm_vm *vm, uint32_t number) {
+    struct vmm_cpu *cpu = &vm->cpus[number];
+    const int bytes = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    const int fd = ioctl(vm->vm, KVM_CREATE_VCPU, number);
+    if (fd < 0 || bytes < (int)sizeof *cpu->run)
         return VMM_STEP_CREATE_VCPU;
-    void *run = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
+    cpu->vm = vm;
+    cpu->number = number;
+    cpu->fd = VMM_FIRST_VCPU_FD + (int)number;
+    if (dup3(fd, cpu->fd, O_CLOEXEC) != cpu->fd)
+        return VMM_STEP_CREATE_VCPU;
+    (void)close(fd);
+    void *run = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->fd, 0);
     if (run == MAP_FAILED)
         return VMM_STEP_CREATE_VCPU;
-    vm->run = run;
+    cpu->run = run;
+    return VMM_STEP_NONE;
+}
+
+static enum vmm_step create_first_cpu(struct vmm_vm *vm) {
+    return create_cpu(vm, 0);
+}
+
+/* The rest of them, once their number is known. */
+enum vmm_step vmm_create_cpus(struct vmm_vm *vm) {
+    for (uint32_t i = 1; i < vm->config.vcpu_count; i++) {
+        enum vmm_step failed = create_cpu(vm, i);
+        if (!failed)
+            failed = vmm_set_usual_cpuid(&vm->cpus[i]);
+        if (failed)
+            return failed;
+    }
     return VMM_STEP_NONE;
 }
 
@@ -49,11 +71,12 @@ static enum vmm_step read_cpuid(struct vmm_vm *vm) {
     vm->cpuid = &supported;
     if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, vm->cpuid) != 0)
         return VMM_STEP_CPUID;
-    return vmm_set_usual_cpuid(vm);
+    return vmm_set_usual_cpuid(&vm->cpus[0]);
 }
 
 enum vmm_step vmm_create(struct vmm_vm *vm) {
-    static enum vmm_step (*const steps[])(struct vmm_vm *) = {open_kvm, create_vm, create_vcpu, read_cpuid};
+    static enum vmm_step (*const steps[])(struct vmm_vm *) = {open_kvm, create_vm, create_first_cpu,
+                                                              read_cpuid};
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         enum vmm_step failed = steps[i](vm);
         if (failed)
@@ -62,19 +85,14 @@ enum vmm_step vmm_create(struct vmm_vm *vm) {
     return VMM_STEP_NONE;
 }
 
-/* Without the shrink seal somebody else could truncate the file under our feet. */
-static bool sealed(int fd, uint64_t bytes) {
-    struct stat status;
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || fstat(fd, &status) != 0)
+/* Without the shrink seal somebody else could truncate the file under our feet. errno says why not. */
+bool vmm_sealed(int fd, uint64_t bytes) {
+    const int seals = fcntl(fd, F_GET_SEALS);
+    const off_t size = lseek(fd, 0, SEEK_END);
+    if (seals < 0 || size < 0)
         return false;
     errno = EINVAL;
-    return (seals & F_SEAL_SHRINK) && status.st_size >= 0 && (uint64_t)status.st_size == bytes;
-}
-
-static uint8_t *map_file(int fd, uint64_t bytes) {
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return at == MAP_FAILED ? NULL : at;
+    return (seals & F_SEAL_SHRINK) && (uint64_t)size == bytes;
 }
 
 /* Maps what the agent wrote in one go per extent, which spares a fault per page; holes stay holes. */
@@ -95,23 +113,32 @@ static bool add_slot(const struct vmm_vm *vm, uint32_t slot, uint64_t gpa, uint6
     return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
 }
 
-enum vmm_step vmm_map(struct vmm_vm *vm, int memory_fd, int channel_fd) {
+/* Windows for the regions of guest processes: nothing is in them yet. */
+static uint8_t *reserve_windows(const struct vmm_config *config) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const uint64_t bytes = config->region_count * config->channel_stride;
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+enum vmm_step vmm_map(struct vmm_vm *vm, int memory_fd) {
     const struct vmm_config *config = &vm->config;
-    if (!sealed(memory_fd, config->memory_bytes) || !sealed(channel_fd, config->channel_bytes))
+    if (!vmm_sealed(memory_fd, config->memory_bytes))
         return VMM_STEP_DESCRIPTORS;
-    vm->memory = map_file(memory_fd, config->memory_bytes);
-    vm->channel = map_file(channel_fd, config->channel_bytes);
-    if (!vm->memory || !vm->channel)
+    void *memory = mmap(NULL, config->memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+    vm->channels = reserve_windows(config);
+    if (memory == MAP_FAILED || !vm->channels)
         return VMM_STEP_MAP;
+    vm->memory = memory;
+    vm->monitor = (struct cafe_monitor *)(void *)(vm->memory + config->monitor_gpa);
     /* Plaintext: no core dump, and no swap where the limits allow it. */
     if (madvise(vm->memory, config->memory_bytes, MADV_DONTDUMP) != 0)
         return VMM_STEP_MAP;
     (void)mlock2(vm->memory, config->memory_bytes, MLOCK_ONFAULT);
     populate(vm->memory, memory_fd, config->memory_bytes);
     if (!add_slot(vm, 0, 0, config->memory_bytes, vm->memory) ||
-        !add_slot(vm, 1, config->channel_gpa, config->channel_bytes, vm->channel))
+        !add_slot(vm, 1, config->channel_gpa, config->region_count * config->channel_stride, vm->channels))
         return VMM_STEP_SLOTS;
     (void)close(memory_fd);
-    (void)close(channel_fd);
     return VMM_STEP_NONE;
 }

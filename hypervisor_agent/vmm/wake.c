@@ -3,63 +3,110 @@
 #define _GNU_SOURCE
 #include "vmm.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static struct cafe_channel_header *header_of(const struct vmm_vm *vm) {
-    return (struct cafe_channel_header *)(void *)vm->channel;
-}
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define SPINS 64u
 
-static struct cafe_slot *slot_of(const struct vmm_vm *vm, uint64_t index) {
-    return (struct cafe_slot *)(void *)(vm->channel + CAFE_CHANNEL_HEADER_BYTES +
-                                        index * vm->config.slot_bytes);
-}
+/* linux/futex.h has this from 5.16 on; a newer kernel than its headers is common. */
+struct vmm_futex {
+    uint64_t value, address;
+    uint32_t flags, reserved;
+};
+#define FUTEX_OF_32_BITS 2u
 
-static void wake_all(uint32_t *word) {
+void vmm_wake_all(uint32_t *word) {
     (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-static bool request_pending(const struct vmm_vm *vm) {
-    for (uint32_t i = 0; i < vm->config.slot_count; i++) {
-        struct cafe_slot *slot = slot_of(vm, i);
-        uint32_t reply = __atomic_load_n(&slot->reply, __ATOMIC_ACQUIRE);
-        if (__atomic_load_n(&slot->request, __ATOMIC_ACQUIRE) != reply)
+void vmm_wait(uint32_t *word, uint32_t value) {
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+}
+
+/* Held for a few stores only. */
+void vmm_lock(uint32_t *word) {
+    for (uint32_t turn = 1; __atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE) != 0; turn++)
+        if (turn % SPINS == 0)
+            (void)sched_yield();
+        else
+            __builtin_ia32_pause();
+}
+
+void vmm_unlock(uint32_t *word) {
+    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
+}
+
+/* Under the lock: what guest threads must know before they wait. */
+void vmm_tell_sleeping(const struct vmm_vm *vm) {
+    const uint32_t all = vm->sleepers == vm->config.vcpu_count ? CAFE_ALL_SLEEP : CAFE_SOME_SLEEP;
+    for (uint32_t i = 0; i < vm->config.region_count; i++)
+        if (vm->regions[i].taken)
+            __atomic_store_n(&vmm_header(vm, i)->sleeping, vm->sleepers ? all : CAFE_AWAKE, __ATOMIC_SEQ_CST);
+}
+
+/* Does some vCPU answer this slot already? What it says of itself is its own enclave's business. */
+static bool served(const struct vmm_vm *vm, uint32_t region, uint32_t slot) {
+    for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
+        const struct cafe_monitor_vcpu *at = &vm->monitor->vcpus[i];
+        if (vmm_busy(&vm->cpus[i]) && __atomic_load_n(&at->region, __ATOMIC_RELAXED) == region &&
+            __atomic_load_n(&at->slot, __ATOMIC_RELAXED) == slot)
             return true;
     }
     return false;
 }
 
-/* Sleeps until the bell rings. The guest publishes a request, then looks at `sleeping`; we set `sleeping`,
- * then look for requests; the fences on both sides make one of us see the other. False: a watchdog tick came.
- */
-bool vmm_sleep(const struct vmm_vm *vm) {
-    struct cafe_channel_header *header = header_of(vm);
-    bool rung = true;
-    uint32_t bell = __atomic_load_n(&header->bell, __ATOMIC_ACQUIRE);
-    __atomic_store_n(&header->sleeping, 1, __ATOMIC_SEQ_CST);
+static bool request_pending(const struct vmm_vm *vm) {
+    for (uint32_t region = 0; region < vm->config.region_count; region++) {
+        if (!vm->regions[region].taken)
+            continue;
+        for (uint32_t i = 0; i < vm->config.slot_count; i++) {
+            const struct cafe_slot *slot = vmm_slot(vm, region, i);
+            const uint32_t reply = __atomic_load_n(&slot->reply, __ATOMIC_ACQUIRE);
+            if (__atomic_load_n(&slot->request, __ATOMIC_ACQUIRE) != reply && !served(vm, region, i))
+                return true;
+        }
+    }
+    return false;
+}
+
+static void watch(struct vmm_futex *futex, const uint32_t *word) {
+    *futex = (struct vmm_futex){.value = __atomic_load_n(word, __ATOMIC_ACQUIRE),
+                                .address = (uintptr_t)word,
+                                .flags = FUTEX_OF_32_BITS};
+}
+
+/* Sleeps until a bell rings or a region changes. The guest publishes a request, then looks at `sleeping`; we
+ * set `sleeping`, then look for requests; the fences on both sides make one of us see the other. */
+void vmm_sleep(struct vmm_vm *vm) {
+    struct vmm_futex futexes[1 + CAFE_MAX_REGIONS];
+    uint32_t count = 0;
+    watch(&futexes[count++], &vm->changed);
+    vmm_lock(&vm->lock);
+    for (uint32_t i = 0; i < vm->config.region_count; i++)
+        if (vm->regions[i].taken)
+            watch(&futexes[count++], &vmm_header(vm, i)->bell);
+    vm->sleepers++;
+    vmm_tell_sleeping(vm);
+    vmm_unlock(&vm->lock);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!request_pending(vm))
-        rung = syscall(SYS_futex, &header->bell, FUTEX_WAIT, bell, NULL, NULL, 0) == 0 || errno != EINTR;
-    __atomic_store_n(&header->sleeping, 0, __ATOMIC_RELEASE);
-    return rung;
+        (void)syscall(SYS_futex_waitv, futexes, count, 0, NULL, 0);
+    vmm_lock(&vm->lock);
+    vm->sleepers--;
+    vmm_tell_sleeping(vm);
+    vmm_watchdog_wake(vm);
+    vmm_unlock(&vm->lock);
 }
 
-void vmm_wake_slot(const struct vmm_vm *vm, uint64_t slot) {
-    if (slot < vm->config.slot_count)
-        wake_all(&slot_of(vm, slot)->reply);
-}
-
-/* Tells the guest of a new state; one that ends the enclave wakes every waiting call. */
-void vmm_mark(const struct vmm_vm *vm, enum cafe_channel_state state, enum cafe_status status) {
-    struct cafe_channel_header *header = header_of(vm);
-    __atomic_store_n(&header->status, (uint32_t)status, __ATOMIC_RELEASE);
-    __atomic_store_n(&header->state, (uint32_t)state, __ATOMIC_SEQ_CST);
-    wake_all(&header->state);
-    if (state != CAFE_CHANNEL_DEAD)
-        return;
-    for (uint32_t i = 0; i < vm->config.slot_count; i++)
-        wake_all(&slot_of(vm, i)->reply);
+/* `place`: region << 32 | slot, as the enclave says. */
+void vmm_wake_slot(const struct vmm_vm *vm, uint64_t place) {
+    const uint64_t region = place >> 32, slot = place & 0xffffffff;
+    if (region < vm->config.region_count && slot < vm->config.slot_count)
+        vmm_wake_all(&vmm_slot(vm, (uint32_t)region, (uint32_t)slot)->reply);
 }
