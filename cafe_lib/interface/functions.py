@@ -12,7 +12,7 @@ from cafe_lib.interface.constants import Wanted
 from cafe_lib.interface.diagnostics import ObstacleError, Problem
 from cafe_lib.interface.layout import MAX_FIXED_BYTES, MAX_PARAMS, fixed_part_of
 from cafe_lib.interface.model import Carry, Function, Kind, Param, Shape
-from cafe_lib.interface.params import ParamReader
+from cafe_lib.interface.params import ParamReader, constants_at
 from cafe_lib.interface.scan import Scan
 from cafe_lib.interface.shapes import shape_of
 
@@ -26,18 +26,19 @@ def read_function(scan: Scan, values: Mapping[Wanted, int], problems: list[Probl
     """Make the function, or None after adding to ``problems``."""
     before = len(problems)
     _check_prototype(scan, problems)
-    constants = {text: value for (scope, text), value in values.items() if scope == scan.scope}
-    reader = ParamReader(scan, constants, problems)
+    reader = ParamReader(scan, values, problems)
     params = tuple(filter(None, (reader.read(index) for index in range(len(scan.params)))))
     result = _result(scan, problems)
     if len(problems) == before:
         _check_frame(scan, params, problems)
-    on_error = _on_error(scan, result, constants, problems)
+    on_error = _on_error(scan, result, constants_at(scan.scope, values), problems)
     if len(problems) > before:
         return None
     noexcept = scan.cursor.exception_specification_kind in NOEXCEPT
     name, symbol = scan.cursor.spelling, scan.cursor.mangled_name or scan.cursor.spelling
-    return Function(name, scan.scope, symbol, params, result, on_error, noexcept, scan.place)
+    return Function(
+        name, scan.scope, symbol, params, result, on_error, noexcept, scan.place, serial=scan.serial
+    )
 
 
 def _check_prototype(scan: Scan, problems: list[Problem]) -> None:
@@ -56,7 +57,9 @@ def _result(scan: Scan, problems: list[Problem]) -> Shape | None:
         return None
     if canonical.kind in (TypeKind.POINTER, TypeKind.LVALUEREFERENCE, TypeKind.RVALUEREFERENCE):
         mend = "write the data to a CAFE_OUT(n) parameter, or return an integer handle"
-        what = "a pointer into the enclave means nothing outside"
+        what = (
+            f"a pointer into the {'program' if scan.callback else 'enclave'} means nothing on the other side"
+        )
         problems.append(Problem(scan.place, scan.display, f"result: {declared.spelling}", what, mend))
         return None
     try:

@@ -1,4 +1,4 @@
-"""What crosses the boundary: the secret functions, their parameters, and how each is carried."""
+"""What crosses the boundary: secret functions, callbacks, their parameters, and how each is carried."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ class Param:
     shape: Shape
     count: Expression | None = None
     const: bool = False
+    fields: tuple[Field, ...] = ()  # of the struct it points to, each a pointer that is followed, too
+    scalars: tuple[Param, ...] = ()  # that struct's integers, for the fields' counts
 
     @property
     def carries_in(self) -> bool:
@@ -81,8 +83,19 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
+class Field(Param):
+    """A pointer inside a struct, ``offset`` bytes from its start; names in ``count`` are the struct's."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
-    """A secret function. ``on_error`` is C text made of checked numbers only; None: the process is ended."""
+    """A secret function or a callback.
+
+    ``on_error`` is C text made of checked numbers only; None: a failed call ends the process, a failed
+    callback the enclave.
+    """
 
     name: str
     scope: tuple[str, ...]  # C++ namespaces, outermost first
@@ -92,6 +105,7 @@ class Function:
     on_error: str | None
     noexcept: bool
     place: str  # file:line
+    serial: bool = False  # one call at a time; both sides need not agree on that
 
     @property
     def display(self) -> str:
@@ -101,21 +115,30 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """All secret functions of some headers, in order of declaration: the index is the entry number."""
+    """All secret functions of some headers, in order of declaration: the index is the entry number.
+
+    Callbacks are numbered likewise, on their own.
+    """
 
     headers: tuple[str, ...]  # file names, to be found through include directories
     language: str  # "c" or "c++"
     functions: tuple[Function, ...]
+    callbacks: tuple[Function, ...] = ()
 
     def digest(self) -> bytes:
         """SHA-256 over everything both sides must agree on; 32 bytes."""
-        text = json.dumps([_describe(function) for function in self.functions], separators=(",", ":"))
-        return hashlib.sha256(b"cafe interface v1" + text.encode()).digest()
+        parts = [[_describe(one) for one in some] for some in (self.functions, self.callbacks)]
+        text = json.dumps(parts, separators=(",", ":"))
+        return hashlib.sha256(b"cafe interface v2" + text.encode()).digest()
 
 
 def _describe(function: Function) -> list[object]:
     params = [
-        [param.carry, param.shape.print, "" if param.count is None else format_expression(param.count)]
+        [*_describe_pointer(param), [[field.offset, *_describe_pointer(field)] for field in param.fields]]
         for param in function.params
     ]
     return [function.symbol, params, "" if function.result is None else function.result.print]
+
+
+def _describe_pointer(param: Param) -> list[object]:
+    return [param.carry, param.shape.print, "" if param.count is None else format_expression(param.count)]

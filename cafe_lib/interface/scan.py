@@ -1,17 +1,41 @@
-"""What a secret function's declaration says, before its size expressions have a meaning."""
+"""What an annotated declaration says, before its size expressions have a meaning."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from clang.cindex import Cursor, CursorKind, Type, TypeKind
+from clang.cindex import AccessSpecifier, Cursor, CursorKind, Type, TypeKind
 
+from cafe_lib.interface.constants import Wanted
 from cafe_lib.interface.expression import ExpressionError, constants_of
 from cafe_lib.interface.translation import notes_of, place_of
 
 COUNTED = ("in", "out", "inout", "str")
 ERROR_TEXT = re.compile(r"[\w\s().+*/%<>&|^~:-]{1,200}")
+HIDDEN = (AccessSpecifier.PRIVATE, AccessSpecifier.PROTECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedMember:
+    """A member of a struct, ``offset`` bytes from its start."""
+
+    name: str
+    declared: Type
+    type: Type
+    notes: tuple[str, ...]
+    offset: int
+    hidden: bool  # private in C++
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedRecord:
+    """A struct with annotated members."""
+
+    scope: tuple[str, ...]  # where the names in its annotations are looked up
+    union: bool
+    members: tuple[ScannedMember, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +46,7 @@ class ScannedParam:
     declared: Type
     type: Type
     notes: tuple[str, ...]
+    record: ScannedRecord | None  # what it points to, if members of that are annotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +58,15 @@ class Scan:
     place: str
     params: tuple[ScannedParam, ...]
     errors: tuple[str, ...]  # texts of CAFE_ON_ERROR
-    constants: tuple[str, ...]
+    constants: tuple[Wanted, ...]
+    callback: bool
+    serial: bool
 
     @property
     def notes(self) -> list[tuple[str, ...]]:
-        """All annotations of parameters and errors."""
-        return [self.errors, *(param.notes for param in self.params)]
+        """All annotations of the function, its errors and its parameters."""
+        own = [name for name, said in (("callback", self.callback), ("serial", self.serial)) if said]
+        return [tuple(own), self.errors, *(param.notes for param in self.params)]
 
     @property
     def display(self) -> str:
@@ -48,17 +76,17 @@ class Scan:
 
 def scan_function(cursor: Cursor) -> Scan:
     """Collect the pieces; nothing is refused yet."""
-    params = _params(cursor)
-    names = {param.name: index for index, param in enumerate(params)}
-    constants: list[str] = []
-    for param in params:
-        for note in param.notes:
-            constants += _constants_in(note, names)
-    errors = tuple(
-        note.removeprefix("error:").strip() for note in notes_of(cursor) if note.startswith("error:")
-    )
-    constants += [text for text in errors if is_integer_text(text)]
-    return Scan(cursor, _scope(cursor), place_of(cursor.location), params, errors, tuple(constants))
+    params, scope, notes = _params(cursor), _scope(cursor), notes_of(cursor)
+    errors = tuple(note.removeprefix("error:").strip() for note in notes if note.startswith("error:"))
+    texts = list(_constants_in((param.notes for param in params), (param.name for param in params)))
+    constants = [(scope, text) for text in [*texts, *filter(is_integer_text, errors)]]
+    for record in filter(None, (param.record for param in params)):
+        names = [member.name for member in record.members]
+        texts = list(_constants_in((member.notes for member in record.members), names))
+        constants += [(record.scope, text) for text in texts]
+    callback, serial = "callback" in notes, "serial" in notes
+    place = place_of(cursor.location)
+    return Scan(cursor, scope, place, params, errors, tuple(constants), callback, serial)
 
 
 def is_integer_text(text: str) -> bool:
@@ -71,19 +99,38 @@ def _params(cursor: Cursor) -> tuple[ScannedParam, ...]:
         return ()
     adjusted = list(cursor.type.get_canonical().argument_types())
     return tuple(
-        ScannedParam(param.spelling, param.type, kind, tuple(notes_of(param)))
+        ScannedParam(param.spelling, param.type, kind, tuple(notes_of(param)), _record(kind))
         for param, kind in zip(cursor.get_arguments(), adjusted, strict=True)
     )
 
 
-def _constants_in(note: str, names: dict[str, int]) -> list[str]:
-    kind, _, text = note.partition(":")
-    if kind not in COUNTED:
-        return []
-    try:
-        return constants_of(text, names)
-    except ExpressionError:
-        return []  # said where the expression is parsed
+def _record(kind: Type) -> ScannedRecord | None:
+    pointee = kind.get_pointee().get_canonical()
+    if kind.kind != TypeKind.POINTER or pointee.kind != TypeKind.RECORD:
+        return None
+    members = tuple(_member(field) for field in pointee.get_fields())
+    if not any(member.notes for member in members):
+        return None
+    declaration = pointee.get_declaration()
+    return ScannedRecord(_scope(declaration), declaration.kind == CursorKind.UNION_DECL, members)
+
+
+def _member(field: Cursor) -> ScannedMember:
+    kind, notes = field.type.get_canonical(), tuple(notes_of(field))
+    offset, hidden = field.get_field_offsetof() // 8, field.access_specifier in HIDDEN
+    return ScannedMember(field.spelling, field.type, kind, notes, offset, hidden)
+
+
+def _constants_in(notes: Iterable[tuple[str, ...]], names: Iterable[str]) -> Iterator[str]:
+    indices = {name: index for index, name in enumerate(names)}
+    for note in (note for some in notes for note in some):
+        kind, _, text = note.partition(":")
+        if kind not in COUNTED:
+            continue
+        try:
+            yield from constants_of(text, indices)
+        except ExpressionError:
+            continue  # said where the expression is parsed
 
 
 def _scope(cursor: Cursor) -> tuple[str, ...]:

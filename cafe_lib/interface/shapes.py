@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 from clang.cindex import Cursor, CursorKind, Type
 
@@ -22,13 +23,19 @@ FLOATING = {"FLOAT", "DOUBLE", "LONGDOUBLE", "FLOAT128", "HALF", "IBM128", "BFLO
 POINTERS = {"POINTER", "LVALUEREFERENCE", "RVALUEREFERENCE", "BLOCKPOINTER", "MEMBERPOINTER", "NULLPTR"}
 FUNCTIONS = {"FUNCTIONPROTO", "FUNCTIONNOPROTO"}
 
-FLATTEN = "pass what it points to as a parameter of its own, or an index instead of a pointer"
-NO_CALLBACK = "callbacks are not yet available: return a value and let the caller act on it"
+FLATTEN = (
+    "pass what it points to as a parameter of its own, or the struct by pointer and say on the member "
+    "how it is used: CAFE_IN(n), CAFE_OUT(n), CAFE_INOUT(n), CAFE_STR(max) or CAFE_OPAQUE"
+)
+BY_NAME = "declare the function itself CAFE_CALLBACK, and call it by its name"
 
 
-def shape_of(declared: Type, path: str) -> Shape:
-    """Describe a type. ``path`` is the parameter's name. Raises ObstacleError."""
-    walk = _Walk()
+def shape_of(declared: Type, path: str, followed: Collection[str] = ()) -> Shape:
+    """Describe a type. ``path`` is the parameter's name, ``followed`` its pointers that are copied apart.
+
+    Raises ObstacleError.
+    """
+    walk = _Walk(followed)
     text, mask = walk.describe(declared, path, 0)
     kind = _kind(declared.get_canonical())
     size, align = declared.get_size(), declared.get_align()
@@ -74,7 +81,8 @@ def _holes(mask: bytes, path: str) -> tuple[Hole, ...]:
 class _Walk:
     """Describes a type once, however often it occurs inside another."""
 
-    def __init__(self) -> None:
+    def __init__(self, followed: Collection[str] = ()) -> None:
+        self.followed = followed
         self.known: dict[str, tuple[str, bytes]] = {}
 
     def describe(self, declared: Type, path: str, depth: int) -> tuple[str, bytes]:
@@ -82,7 +90,7 @@ class _Walk:
         canonical = declared.get_canonical()
         name = canonical.kind.name
         if is_function_pointer(declared):
-            raise ObstacleError(f"{path}: {declared.spelling}", "function pointer", NO_CALLBACK)
+            raise ObstacleError(f"{path}: {declared.spelling}", "function pointer", BY_NAME)
         if name in POINTERS:
             raise ObstacleError(f"{path}: {declared.spelling}", "pointer inside a copied type", FLATTEN)
         size = canonical.get_size()
@@ -126,7 +134,10 @@ class _Walk:
             for bit in range(bits, bits + width) if member.spelling else ():
                 mask[bit // 8] |= 1 << bit % 8
             return f"{bits}:{width}{member.spelling}"
-        text, inner = self.describe(member.type, name, depth + 1)
+        if depth == 0 and member.spelling in self.followed:
+            text, inner = "p", b"\xff" * member.type.get_size()
+        else:
+            text, inner = self.describe(member.type, name, depth + 1)
         for index, used in enumerate(inner, bits // 8):
             mask[index] |= used
         return f"{bits // 8}={text}{member.spelling}"

@@ -205,14 +205,14 @@ BAD = {
     "huge_number": ("CAFE_SECRET int f(int *p CAFE_IN(18446744073709551616));", "over 64 bits", ""),
     "callback": (
         "CAFE_SECRET int f(void (*g)(int) CAFE_CALLBACK);",
-        "g: void (*)(int): callback",
-        "not yet available",
+        "g: void (*)(int): a function pointer",
+        "call it by its name",
     ),
-    "callback_typedef": ("typedef int (*t)(int); CAFE_SECRET int f(t g);", "g: t: callback", "not yet"),
+    "callback_typedef": ("typedef int (*t)(int); CAFE_SECRET int f(t g);", "g: t: a function pointer", "by its name"),
     "function_in_struct": (
         "struct s { void (*g)(int); };\nCAFE_SECRET int f(struct s *p CAFE_IN(1));",
         "p.g: void (*)(int): function pointer",
-        "not yet",
+        "call it by its name",
     ),
     "pointer_result": ("CAFE_SECRET char *f(void);", "result: char *: a pointer", "CAFE_OUT"),
     "string_mutable": (
@@ -276,7 +276,7 @@ BAD = {
     ),
     "redeclared": (
         "CAFE_SECRET int f(int *p CAFE_IN(1));\nCAFE_SECRET int f(int *p CAFE_IN(2));",
-        "h.h:2: f: declared secret before, at h.h:1, and differently",
+        "h.h:2: f: declared before, at h.h:1, and differently",
         "one declaration",
     ),
     "syntax": ("CAFE_SECRET int f(;", "h.h:1: ", ""),
