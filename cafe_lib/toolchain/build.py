@@ -88,7 +88,7 @@ def build_project(
     shop = _Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface = _read_interface(shop)
+    interface = read_interface(project)
     report("compiling the secret code")
     objects = _compile_image(shop, interface)
     report("linking the secret image")
@@ -123,8 +123,11 @@ def _prepare(shop: _Workshop) -> None:
         raise BuildError(f"{shop.output}: {error.strerror}") from error
 
 
-def _read_interface(shop: _Workshop) -> Interface:
-    project = shop.project
+def read_interface(project: Project) -> Interface:
+    """Read a project's headers.
+
+    :raises InterfaceError: they cannot be marshalled.
+    """
     wanted = tuple(
         flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
     )
