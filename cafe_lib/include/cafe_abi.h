@@ -83,14 +83,14 @@ struct cafe_channel_header {
  * (release; sequence numbers wrap at 2^32). The enclave answers reply = request (release). Never two calls in
  * one slot. Both words start at 0.
  *
- * An answer whose status is CAFE_CALLBACK asks the thread to call a function of the public program: `result`
- * begins with its number (u32), the frame is the callback's. The thread answers with the next request:
- * entry = CAFE_ENTRY_RETURN, `returned`, and the out area. Before that it may make further calls, nested, in
- * the same slot and with the next numbers, at most CAFE_MAX_NESTING deep. */
+ * An answer whose status is CAFE_STATUS_CALLBACK asks the thread to call a function of the public program:
+ * `result` begins with its number (u32), the frame is the callback's. The thread answers with the next
+ * request: entry = CAFE_ENTRY_RETURN, `returned`, and the out area. Before that it may make further calls,
+ * nested, in the same slot and with the next numbers, at most CAFE_MAX_NESTING deep. */
 struct cafe_slot {
     /* line 0, written by the enclave */
     uint32_t reply;     /* futex word */
-    uint32_t status;    /* low 16 bits: enum cafe_status of this call, or CAFE_CALLBACK; high: its errno */
+    uint32_t status;    /* low 16 bits: enum cafe_status of this call, or CAFE_STATUS_CALLBACK; high: errno */
     uint8_t result[56]; /* the return value, if it is 56 bytes or less; else zero */
     /* line 1, written by the guest */
     uint32_t request;
@@ -101,21 +101,27 @@ struct cafe_slot {
 };
 #define CAFE_SLOT_FRAME 80u
 #define CAFE_RESULT_BYTES 56u
-#define CAFE_CALLBACK 0x100u
+#define CAFE_STATUS_CALLBACK 0x100u
 #define CAFE_ENTRY_RETURN 0xffffffffu
 #define CAFE_MAX_NESTING 8u
 #define CAFE_MAX_ERRNO 4095u
 
-/* The frame (generated per function, the same on both sides):
- *   fixed part: a C struct of the parameters in order. A scalar or by-value struct is itself; a pointer is a
- *               uint64_t: 0 = null, 1 = in this frame, else the offset of the buffer in the region: a
- * multiple of 64 within the bulk area (opaque handles: their value); CAFE_STR: length with NUL, 0 = null. in
- * area:    for each in and inout buffer (of word 1) and string, in order, aligned to 16. out area:   starts
- * aligned to 64; for each out buffer of word 1, in order, aligned to 16; a result larger than
- * CAFE_RESULT_BYTES, and every result of a callback, is the last. A struct with annotated pointers lies in
- * the in area with such words in place of its pointers; the buffers they stand for follow it. Offsets count
- * from the start of the slot, so that alignment is that of memory. Both sides compute every offset in the
- * frame from the scalars; none is ever stored. */
+/* The frame (generated per function, the same on both sides).
+ *
+ * Fixed part: a C struct of the parameters in order. A scalar or by-value struct is itself. A pointer is a
+ * uint64_t: 0 = null, 1 = in this frame, else the offset of the buffer in the region: a multiple of 64 within
+ * the bulk area. An opaque handle is its value. CAFE_STR: length with NUL, 0 = null; always in this frame.
+ *
+ * In area: for each in and inout buffer of word 1 and each string, in order, aligned to 16.
+ *
+ * Out area, if there can be anything in it: starts aligned to 64. Each out buffer of word 1, in order,
+ * aligned to 16. A result larger than CAFE_RESULT_BYTES, and every result of a callback, is the last.
+ *
+ * A struct with annotated pointers lies in the in area with such words in place of its pointers; the buffers
+ * they stand for come right after it in the order of both areas. A callback's frame has no word but 0 and 1.
+ *
+ * Offsets count from the start of the slot, so that alignment is that of memory. Both sides compute every
+ * offset in the frame from the scalars; none is ever stored. */
 
 /* ------------------------------------------------------------------ secret image (flat)
  * Image offset = offset in the plaintext = offset in the enclave's virtual image. Page 0 is this header and

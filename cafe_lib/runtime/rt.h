@@ -51,7 +51,9 @@ enum cafe_status rt_large(struct rt_call *call, struct rt_buffer *buffer, uint64
 static inline enum cafe_status rt_buffer(struct rt_call *call, struct rt_buffer *buffer, uint64_t word,
                                          uint64_t count, uint64_t element_bytes) {
     uint64_t start, bytes;
-    *buffer = (struct rt_buffer){0};
+    buffer->at = NULL;
+    buffer->shared = NULL;
+    buffer->bytes = 0;
     if (word == 0)
         return CAFE_OK;
     if (__builtin_mul_overflow(count, element_bytes, &bytes))

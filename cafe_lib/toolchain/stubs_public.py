@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cafe_lib.errors import InterfaceError
-from cafe_lib.interface.layout import (
-    AREA_ALIGN,
-    FRAME_OFFSET,
-    OUT_ALIGN,
-    fixed_part,
-    result_in_slot,
+from cafe_lib.interface.layout import AREA_ALIGN, FRAME_OFFSET, OUT_ALIGN, POINTER_BYTES, fixed_part
+from cafe_lib.interface.model import Carry, Function, Interface, Kind, Param
+from cafe_lib.toolchain.stub_buffers import (
+    Buffer,
+    buffers,
+    coming_in,
+    going_out,
+    large_result,
+    only_out,
 )
-from cafe_lib.interface.model import Carry, Function, Interface, Kind, Param, Shape
 from cafe_lib.toolchain.stub_text import (
+    block,
+    error_value,
     in_scope,
     includes,
+    indent,
     layout_checks,
     local,
+    plus,
     prototype,
     quiet,
     size_text,
     symbol,
 )
+from cafe_lib.toolchain.stubs_serve import callback_table, serve_lines
 
 DIGEST_BYTES = 32
 MAX_IMAGE_BYTES = 1 << 40
@@ -50,13 +58,13 @@ def public_stub_source(interface: Interface, binding: PublicBinding) -> str:
         "#pragma GCC visibility push(default)",
         *includes(interface),
         "#pragma GCC visibility pop",
-        '#include "cafe_guest.h"',
-        '#include "cafe_size.h"',
-        "",
         *quiet(interface),
-        *_registration(interface, binding),
+        '#include "cafe_stub.h"',
         "",
     ]
+    for number, callback in enumerate(interface.callbacks):
+        lines += [*in_scope(callback, serve_lines(number, callback)), ""]
+    lines += [*_registration(interface, binding), ""]
     for index, function in enumerate(interface.functions):
         lines += in_scope(function, _stub(index, function))
         lines.append("")
@@ -81,109 +89,150 @@ def _check(interface: Interface, binding: PublicBinding) -> None:
 
 def _stub(entry: int, function: Function) -> list[str]:
     body = [
-        *_error_value(function),
+        *error_value(function),
         "struct cafe_call call;",
         f"cafe_call_start(&call, &library, {entry});",
         *_counts(function),
         f"cafe_call_enter(&call, {fixed_part(function).size});",
         *_place(function),
-        *_copy_in(function),
+        *block("if (call.status == CAFE_OK)", _copy_in(function)),
         "cafe_call_run(&call);",
-        *_copy_out(function),
+        *block("if (call.status == CAFE_OK)", _copy_out(function)),
         f"cafe_call_finish(&call, {'false' if function.on_error is not None else 'true'});",
-        *_return(function),
+        *([] if function.result is None else ["return result;"]),
     ]
-    head = [*layout_checks(function), f"CAFE_PUBLIC {prototype(function)} {{"]
-    return [*head, *(f"    {line}" for line in body), "}"]
-
-
-def _error_value(function: Function) -> list[str]:
-    if function.result is None:
-        return []
-    spelling = function.result.spelling
-    if function.on_error:
-        return [f"{spelling} result = ({spelling})({function.on_error});"]
-    return [f"{spelling} result;", "__builtin_memset(&result, 0, sizeof result);"]
+    return [*layout_checks(function), f"CAFE_PUBLIC {prototype(function)} {{", *indent(body), "}"]
 
 
 def _counts(function: Function) -> list[str]:
+    """Sizes are computed, and a struct's pointers read, before the call takes a slot."""
     names = [local(index, param) for index, param in enumerate(function.params)]
     lines = []
-    for index, param in enumerate(function.params):
-        if param.count is None:
-            continue
-        size = size_text(param.count, names, function)
-        value = f"cafe_call_string(&call, {names[index]}, {size})" if param.carry is Carry.STRING else size
-        lines.append(f"const uint64_t n{index} = {names[index]} == 0 ? 0 : {value};")
+    for buffer in buffers(function):
+        if buffer.owner is None:
+            lines += _count(buffer, names[int(buffer.label)], names, function.params)
+        else:
+            owner, pointer = function.params[buffer.owner], f"f{buffer.label}"
+            struct = names[buffer.owner]
+            lines.append(
+                f"void *const {pointer} = {struct} == 0 ? 0 : (void *){struct}->{buffer.param.name};"
+            )
+            inner = [f"{struct}->{scalar.name}" for scalar in owner.scalars]
+            lines += _count(buffer, pointer, inner, owner.scalars)
     if any("&bad" in line for line in lines):
         return ["bool bad = false;", *lines, "cafe_call_check(&call, !bad);"]
     return lines
 
 
-def _areas(function: Function) -> list[tuple[int, Param]]:
-    return [(index, param) for index, param in enumerate(function.params) if param.carries_in]
+def _count(buffer: Buffer, pointer: str, names: list[str], scalars: tuple[Param, ...]) -> list[str]:
+    if buffer.param.count is None or buffer.constant:
+        return []
+    size = size_text(buffer.param.count, names, scalars)
+    if buffer.param.carry is Carry.STRING:
+        size = f"cafe_call_string(&call, (const char *){pointer}, {size})"
+    return [f"const uint64_t n{buffer.label} = {pointer} == 0 ? 0 : {size};"]
 
 
-def _outs(function: Function) -> list[tuple[int, Param]]:
-    return [(index, param) for index, param in enumerate(function.params) if param.carry is Carry.OUT]
+def _pointer(buffer: Buffer) -> str:
+    return local(int(buffer.label), buffer.param) if buffer.owner is None else f"f{buffer.label}"
 
 
 def _place(function: Function) -> list[str]:
-    lines = [_place_one(index, param) for index, param in _areas(function)]
-    outs = [_place_one(index, param) for index, param in _outs(function)]
-    if function.result is not None and not result_in_slot(function.result):
-        outs.append(
-            f"const uint64_t at_result = cafe_call_area(&call, 1, {function.result.size}, {AREA_ALIGN});"
-        )
+    lines = [line for buffer in coming_in(function) for line in _place_one(buffer)]
+    outs = [line for buffer in only_out(function) for line in _place_one(buffer)]
+    if function.result is not None and large_result(function):
+        size = function.result.size
+        outs.append(f"const uint64_t at_result = cafe_call_area(&call, 1, {size}, {AREA_ALIGN});")
     if outs:
         lines += [f"(void)cafe_call_area(&call, 0, 1, {OUT_ALIGN});", *outs]
     return lines
 
 
-def _place_one(index: int, param: Param) -> str:
-    name = local(index, param)
-    area = f"cafe_call_area(&call, n{index}, {param.shape.size}, {AREA_ALIGN})"
-    return f"const uint64_t at{index} = {name} == 0 ? 0 : {area};"
+def _place_one(buffer: Buffer) -> list[str]:
+    label, size, pointer = buffer.label, buffer.param.shape.size, _pointer(buffer)
+    if _in_slot(buffer):
+        area = f"cafe_call_area(&call, {buffer.count}, {size}, {AREA_ALIGN})"
+        return [f"const uint64_t at{label} = {pointer} == 0 ? 0 : {area};"]
+    return [
+        f"struct cafe_place a{label};",
+        f"cafe_call_place(&call, &a{label}, (const void *){pointer}, {buffer.count}, {size});",
+    ]
+
+
+def _in_slot(buffer: Buffer) -> bool:
+    """Never in the bulk area: strings, and structs that words take the place of pointers in."""
+    return buffer.param.carry is Carry.STRING or bool(buffer.param.fields)
+
+
+def _word(buffer: Buffer) -> str:
+    if buffer.param.carry is Carry.STRING:
+        return f"n{buffer.label}"
+    return f"{_pointer(buffer)} != 0" if buffer.param.fields else f"a{buffer.label}.word"
 
 
 def _copy_in(function: Function) -> list[str]:
+    words = {buffer.label: _word(buffer) for buffer in buffers(function)}
     lines = []
     for index, (param, offset) in enumerate(zip(function.params, fixed_part(function).offsets, strict=True)):
-        name, at = local(index, param), FRAME_OFFSET + offset
+        name, at = local(index, param), f"call.slot + {FRAME_OFFSET + offset}"
         if param.carry is Carry.VALUE:
-            lines.append(f"cafe_call_put(&call, {at}, &{name}, sizeof {name});")
+            lines.append(f"memcpy({at}, &{name}, sizeof {name});")
         elif param.carry is Carry.OPAQUE:
-            lines.append(f"cafe_call_word(&call, {at}, (uint64_t)(uintptr_t){name});")
-        elif param.carry is Carry.STRING:
-            lines.append(f"cafe_call_word(&call, {at}, n{index});")
+            lines.append(f"cafe_set_word({at}, (uint64_t)(uintptr_t){name});")
         else:
-            lines.append(f"cafe_call_word(&call, {at}, {name} != 0);")
-    for index, param in _areas(function):
-        name = local(index, param)
-        lines.append(f"cafe_call_put(&call, at{index}, (const void *){name}, n{index} * {param.shape.size});")
+            lines.append(f"cafe_set_word({at}, {words[str(index)]});")
+    for buffer in coming_in(function):
+        lines += _copy_one_in(buffer, words)
     return lines
 
 
-def _copy_out(function: Function) -> list[str]:
-    lines = [
-        f"cafe_call_get(&call, at{index}, (void *){local(index, param)}, n{index} * {param.shape.size});"
-        for index, param in enumerate(function.params)
-        if param.carries_out
+def _copy_one_in(buffer: Buffer, words: Mapping[str, str]) -> list[str]:
+    label, pointer = buffer.label, _pointer(buffer)
+    if not _in_slot(buffer):
+        copy = f"memcpy(a{label}.at, (const void *){pointer}, {buffer.size});"
+        return block(f"if (a{label}.at != NULL)", [copy])
+    at = f"call.slot + at{label}"
+    if buffer.param.carry is Carry.STRING:
+        return block(f"if ({pointer} != 0)", [f"memcpy({at}, (const void *){pointer}, n{label});"])
+    copies = [
+        f"memcpy({plus(at, start)}, {plus(f'(const uint8_t *){pointer}', start)}, {end - start});"
+        for start, end in _plain_parts(buffer.param)
     ]
+    for number, field in enumerate(buffer.param.fields):
+        word = f"(uint64_t)(uintptr_t){pointer}->{field.name}"
+        copies.append(f"cafe_set_word({plus(at, field.offset)}, {words.get(f'{label}_{number}', word)});")
+    return block(f"if ({pointer} != 0)", copies)
+
+
+def _plain_parts(param: Param) -> list[tuple[int, int]]:
+    """Find the bytes of a struct that are none of its annotated pointers."""
+    edges = [0]
+    for field in sorted(param.fields, key=lambda one: one.offset):
+        edges += [field.offset, field.offset + POINTER_BYTES]
+    edges.append(param.shape.size)
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+
+
+def _copy_out(function: Function) -> list[str]:
+    lines = []
+    for buffer in going_out(function):
+        label, pointer, at = buffer.label, _pointer(buffer), f"call.slot + at{buffer.label}"
+        if _in_slot(buffer):  # the caller's own pointers stay as they are
+            copies = [
+                f"memcpy({plus(f'(uint8_t *){pointer}', start)}, {plus(at, start)}, {end - start});"
+                for start, end in _plain_parts(buffer.param)
+            ]
+            lines += block(f"if ({pointer} != 0)", copies)
+        else:
+            copy = f"memcpy((void *){pointer}, a{label}.at, {buffer.size});"
+            lines += block(f"if (a{label}.at != NULL)", [copy])
     result = function.result
     if result is None:
         return lines
     if result.kind is Kind.BOOLEAN:
-        return [*lines, "result = cafe_call_truth(&call, result);"]
-    return [*lines, f"cafe_call_get(&call, {_result_place(result)}, &result, sizeof result);"]
-
-
-def _result_place(result: Shape) -> str:
-    return "CAFE_SLOT_RESULT" if result_in_slot(result) else "at_result"
-
-
-def _return(function: Function) -> list[str]:
-    return [] if function.result is None else ["return result;"]
+        return [*lines, "result = *(const volatile uint8_t *)(call.slot + CAFE_SLOT_RESULT) != 0;"]
+    place = "at_result" if large_result(function) else "CAFE_SLOT_RESULT"
+    return [*lines, f"memcpy(&result, call.slot + {place}, sizeof result);"]
 
 
 def _registration(interface: Interface, binding: PublicBinding) -> list[str]:
@@ -193,16 +242,19 @@ def _registration(interface: Interface, binding: PublicBinding) -> list[str]:
     ):
         declarations.append(f'CAFE_C void cafe_stub_{index}(void) __asm__("{symbol(function)}");')
         rows.append(f'    {{"{function.display}", {offset}u, cafe_stub_{index}}},')
+    called = callback_table(interface)
     return [
         *declarations,
         "static const struct cafe_function functions[] = {",
         *rows,
         "};",
+        *called,
         "static const struct cafe_binding binding = {",
         f'    "{binding.name}",',
         f"    {{{_bytes(binding.secret_binary_id)}}},",
         f"    {{{_bytes(binding.interface_digest)}}},",
         f"    {binding.image_bytes}u, functions, {len(rows)}u,",
+        f"    {'callbacks' if called else 'NULL'}, {len(interface.callbacks)}u,",
         "};",
         "static struct cafe_library library = CAFE_LIBRARY(&binding);",
         "__attribute__((constructor)) static void reserve_range(void) {",

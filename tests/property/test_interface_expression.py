@@ -155,7 +155,7 @@ def _compile(place: Path, texts: list[str], *, signed: bool) -> Path:
     lines = ["#include <inttypes.h>", "#include <stdio.h>", '#include "cafe_size.h"']
     lines += [f"typedef {'int64_t' if signed else 'uint64_t'} t;"]
     for index, text in enumerate(texts):
-        value = size_text(parse_expression(text, NAMES, CONSTANTS), list(NAMES), function)
+        value = size_text(parse_expression(text, NAMES, CONSTANTS), list(NAMES), function.params)
         lines.append(
             f"static void f{index}(t n, t count, t k) {{ (void)n; (void)count; (void)k; bool bad = false;"
         )
