@@ -27,17 +27,8 @@ static struct {
     uint64_t end, bytes, secret;
     struct block *bins[BINS];
     uint64_t filled[BINS / 64]; /* bit i: bin i is not empty */
-    bool locked;
+    struct rt_lock lock;
 } heap;
-
-static void lock(void) {
-    while (__atomic_test_and_set(&heap.locked, __ATOMIC_ACQUIRE))
-        __builtin_ia32_pause();
-}
-
-static void unlock(void) {
-    __atomic_clear(&heap.locked, __ATOMIC_RELEASE);
-}
 
 static uint64_t tag_of(const struct block *block) {
     return (((uint64_t)(uintptr_t)block ^ heap.secret) * 0x9e3779b97f4a7c15ull) >> 48 << 48;
@@ -157,7 +148,7 @@ static void *allocate(uint64_t align, uint64_t bytes) {
     }
     uint64_t size = (bytes + HEADER + 15u) & ~15ull;
     size = size < SMALLEST ? SMALLEST : size;
-    lock();
+    rt_lock(&heap.lock);
     struct block *block = find(align > 16 ? size + align + SMALLEST : size);
     if (block) {
         take(block);
@@ -176,7 +167,7 @@ static void *allocate(uint64_t align, uint64_t bytes) {
         }
         trim(block, size);
     }
-    unlock();
+    rt_unlock(&heap.lock);
     if (!block)
         errno = ENOMEM;
     return block ? (char *)block + HEADER : NULL;
@@ -197,9 +188,9 @@ void *malloc(size_t bytes) {
 void free(void *pointer) {
     if (!pointer)
         return;
-    lock();
+    rt_lock(&heap.lock);
     release(checked(pointer));
-    unlock();
+    rt_unlock(&heap.lock);
 }
 
 void *calloc(size_t count, size_t bytes) {
@@ -244,35 +235,16 @@ int posix_memalign(void **result, size_t align, size_t bytes) {
     return 0;
 }
 
-void *memalign(size_t align, size_t bytes);
 size_t malloc_usable_size(void *pointer);
-
-void *memalign(size_t align, size_t bytes) {
-    return aligned_alloc(align, bytes);
-}
 
 size_t malloc_usable_size(void *pointer) {
     return pointer ? size_of(checked(pointer)) - HEADER : 0;
 }
 
-/* What musl calls from its own files, whoever defines malloc. */
-void *__libc_malloc(size_t bytes);
-void *__libc_calloc(size_t count, size_t bytes);
-void *__libc_realloc(void *pointer, size_t bytes);
-void __libc_free(void *pointer);
-
-void *__libc_malloc(size_t bytes) {
-    return malloc(bytes);
-}
-
-void *__libc_calloc(size_t count, size_t bytes) {
-    return calloc(count, bytes);
-}
-
-void *__libc_realloc(void *pointer, size_t bytes) {
-    return realloc(pointer, bytes);
-}
-
-void __libc_free(void *pointer) {
-    free(pointer);
-}
+/* An older name, and what musl calls from its own files, whoever defines malloc. */
+#define SAME(name) __attribute__((alias(#name), copy(name), visibility("hidden")))
+void *memalign(size_t align, size_t bytes) SAME(aligned_alloc);
+void *__libc_malloc(size_t bytes) SAME(malloc);
+void *__libc_calloc(size_t count, size_t bytes) SAME(calloc);
+void *__libc_realloc(void *pointer, size_t bytes) SAME(realloc);
+void __libc_free(void *pointer) SAME(free);

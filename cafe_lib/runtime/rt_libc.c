@@ -1,9 +1,7 @@
 /* What libc, libgcc and libstdc++ expect of a system, as far as an enclave can give it. */
 #include "rt.h"
 
-#include <elf.h>
 #include <errno.h>
-#include <link.h>
 #include <string.h>
 #include <sys/types.h>
 
@@ -78,7 +76,7 @@ int getentropy(void *buffer, size_t bytes) {
     return getrandom(buffer, bytes, 0) < 0 ? -1 : 0;
 }
 
-/* ---- exceptions: where the unwind tables are (libgcc asks the first; before GCC 12, the second) */
+/* ---- exceptions: where the unwind tables are, as libgcc asks from GCC 12 on */
 
 struct dl_find_object {
     unsigned long long flags;
@@ -95,14 +93,4 @@ int _dl_find_object(void *address, struct dl_find_object *result) {
     result->map_end = __image_end;
     result->eh_frame = __eh_frame_hdr_start;
     return 0;
-}
-
-int dl_iterate_phdr(int (*callback)(struct dl_phdr_info *, size_t, void *), void *data) {
-    Elf64_Phdr headers[2] = {
-        {.p_type = PT_LOAD, .p_memsz = (Elf64_Xword)(__image_end - __image_base)},
-        {.p_type = PT_GNU_EH_FRAME, .p_vaddr = (Elf64_Addr)(__eh_frame_hdr_start - __image_base)},
-    };
-    struct dl_phdr_info info = {
-        .dlpi_addr = (Elf64_Addr)__image_base, .dlpi_name = "", .dlpi_phdr = headers, .dlpi_phnum = 2};
-    return callback(&info, sizeof info, data);
 }

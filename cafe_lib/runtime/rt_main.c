@@ -1,6 +1,7 @@
 /* Start of an enclave: every vCPU's thread, then, on the first, the secret code's constructors. */
 #include "rt.h"
 
+#include <errno.h>
 #include <locale.h>
 #include <string.h>
 
@@ -63,6 +64,7 @@ _Noreturn void rt_entry(const struct cafe_boot *boot, uint64_t number) {
                              .monitor = monitor,
                              .own = &monitor->vcpus[number],
                              .arena = at(boot->vcpus[number].arena),
+                             .error = &errno,
                              .number = (uint32_t)number,
                              .budget = boot->spin_cycles};
     if (number == 0)

@@ -2,12 +2,14 @@
  */
 #include "rt.h"
 
-#include <errno.h>
 #include <string.h>
 
-#define EAGER_TURNS 64u /* at full speed for a caller that calls again at once; then `pause` between looks   \
-                         */
-#define HOT_TURNS 8u    /* looks at the hot slot for one at all others */
+#define EAGER_TURNS                                                                                          \
+    64u                  /* at full speed for a caller that calls again at once; then `pause` between looks  \
+                          */
+#define HOT_TURNS 16u    /* looks at the hot slot for one at all others */
+#define FIRST_LINES 128u /* bytes of a slot that come with its request or are written by us */
+#define MOST_LINES 512u
 #define CLOCK_TURNS 4u
 #define LEAST_BUDGET 32u /* of the longest: what polling may last when it does not pay */
 #define PROBE_NAPS 64u   /* every so often polling gets a chance to pay again */
@@ -78,7 +80,7 @@ enum cafe_status rt_run(struct rt_call *call) {
     const uint64_t place = rt_cpu.boot->base + __cafe_exports[clamp(entry, exports)];
     call->outer = rt_cpu.call;
     rt_cpu.call = call;
-    errno = 0;
+    *rt_cpu.error = 0;
     const enum cafe_status status = rt_enter((rt_entry_function *)(uintptr_t)place, call);
     rt_cpu.call = call->outer;
     return status;
@@ -86,8 +88,8 @@ enum cafe_status rt_run(struct rt_call *call) {
 
 void rt_answer(struct rt_slot *slot, uint32_t status) {
     struct cafe_slot *shared = slot->shared;
-    const uint32_t error =
-        status == CAFE_OK && errno > 0 && errno <= (int)CAFE_MAX_ERRNO ? (uint32_t)errno : 0;
+    const uint32_t left = (uint32_t)*rt_cpu.error;
+    const uint32_t error = status == CAFE_OK && left <= CAFE_MAX_ERRNO ? left : 0;
     if (status != CAFE_OK && status != CAFE_CALLBACK)
         memset(shared->result, 0, sizeof shared->result);
     shared->status = status | error << 16;
@@ -104,6 +106,8 @@ static void serve(struct rt_slot *slot, uint32_t request) {
     rt_begin(slot);
     const enum cafe_status status = next ? rt_run(&call) : CAFE_E_MALFORMED;
     rt_answer(slot, status);
+    slot->out = (uint32_t)(call.out ? call.out : call.offset);
+    slot->reach = (uint32_t)call.offset;
     rt_forget(&call);
     rt_end();
 }
@@ -127,15 +131,37 @@ void rt_wake(struct rt_slot *slot) {
         slept();
 }
 
+/* One vCPU alone need not ask the others. */
+static bool claim(struct rt_slot *slot) {
+    if (rt_cpu.boot->vcpu_count > 1)
+        return __atomic_exchange_n(&slot->claimed, 1, __ATOMIC_SEQ_CST) == 0;
+    slot->claimed = 1;
+    return true;
+}
+
+/* Fetch what this call will use if it is like the last one here: while polling, the lines of the in area
+ * beyond the one that brings the request; then, as ours, those for the answer. */
+static void expect_in(const struct rt_slot *slot) {
+    for (uint32_t line = FIRST_LINES; line < slot->out && line < MOST_LINES; line += CAFE_CACHE_LINE)
+        __builtin_prefetch((const uint8_t *)slot->shared + line, 0);
+}
+
+static void expect_out(const struct rt_slot *slot) {
+    for (uint32_t line = slot->out; line < slot->reach && line < MOST_LINES; line += CAFE_CACHE_LINE)
+        __builtin_prefetch((const uint8_t *)slot->shared + line, 1);
+}
+
 /* A vCPU that has claimed the slot, and then finds its process still there, may answer. */
 static bool look(struct rt_slot *slot) {
     const struct cafe_slot *shared = slot->shared;
     if (load(&shared->request) == slot->served) {
+        expect_in(slot);
         if (load(&shared->waiting) && slot->woken != slot->served && !load(&slot->claimed))
             rt_wake(slot);
         return false;
     }
-    if (__atomic_exchange_n(&slot->claimed, 1, __ATOMIC_SEQ_CST) != 0)
+    expect_out(slot);
+    if (!claim(slot))
         return false;
     const uint32_t request = load(&shared->request);
     const bool mine = rt_attached(slot) && request != slot->served;

@@ -14,7 +14,7 @@ from hypervisor_agent.abi import CommandKind, EventKind, Status, VmmCommand, Vmm
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.outcome import Outcome, outcome_of, vanished
 from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
-from hypervisor_agent.plan import EnclavePlan
+from hypervisor_agent.plan import ChannelSize, EnclavePlan
 
 _START_MARGIN_SECONDS: Final = 10.0
 """On top of the deadline that the VMM itself enforces on the constructors: for starting the process."""
@@ -82,11 +82,16 @@ class Enclave:
         return self._process.pid
 
     @property
+    def channel_size(self) -> ChannelSize:
+        """What a channel for it is made with."""
+        return self._plan.channel_size
+
+    @property
     def _over(self) -> bool:
         return self._destroyed or self.outcome is not None
 
     def attach(self, channel: Channel) -> int:
-        """Let a guest process call through ``channel``, made with the plan's ``channel_size``.
+        """Let a guest process call through ``channel``, made with :attr:`channel_size`.
 
         When the enclave ends, by itself or not, the channel is marked dead, unless it was detached before.
 

@@ -99,7 +99,8 @@ class Window(Words):
         _map(self._size, fd, self.address)
         for slot in self._slots:
             self.store(slot + abi.SLOT_REPLY, self.load(slot + abi.SLOT_REQUEST))
-        self.changes += 1
+        self.store(abi.CHANNEL_SLEEPING, Sleeping.NONE)
+        self.changes += 1  # from here on the CPU's thread says whether it sleeps
 
     def empty(self) -> None:
         """Put zeros there, which take up what a call that is under way still writes."""
@@ -120,9 +121,9 @@ class Window(Words):
         if slot < len(self._slots):
             futex_wake(self.address + self._slots[slot] + abi.SLOT_REPLY)
 
-    def tell_sleeping(self, sleeping: Sleeping) -> None:
-        """Write how many vCPUs sleep. The system call is the full fence."""
-        self.store(abi.CHANNEL_SLEEPING, sleeping)
+    def tell_all_sleep(self) -> None:
+        """Write that the enclave sleeps. The system call is the full fence."""
+        self.store(abi.CHANNEL_SLEEPING, Sleeping.ALL)
         futex_wake(self.address + abi.CHANNEL_SLEEPING)
 
     def pending(self) -> bool:
@@ -150,7 +151,6 @@ class Regions:
             if not window.attached and self._load(abi.MONITOR_SETTLED, index) == window.changes & _WRAP:
                 window.open(fd)
                 self._publish(index)
-                window.tell_sleeping(Sleeping.NONE)
                 window.mark(ChannelState.READY, Status.OK)
                 return index
         raise OSError(errno.EBUSY, "every region is taken")
@@ -201,7 +201,7 @@ class Regions:
         attached = self._attached()
         words = [(window.address + abi.CHANNEL_BELL, window.load(abi.CHANNEL_BELL)) for window in attached]
         for window in attached:
-            window.tell_sleeping(Sleeping.ALL)
+            window.tell_all_sleep()
         if turn == self._seen and not any(window.pending() for window in attached):
             futex_wait_any([(ctypes.addressof(self._turn), turn), *words])
         for window in attached:

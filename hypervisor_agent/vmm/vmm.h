@@ -46,7 +46,7 @@ struct vmm_cpu {
     struct kvm_run *run;
     uint32_t number;
     int fd;
-    int thread;        /* its id; 0 until it has started */
+    uint32_t thread;   /* its id; 0 until it has started; a futex word */
     uint32_t expired;  /* atomic: the watchdog wants it to end the enclave */
     uint64_t seen;     /* by the watchdog: `started` at the last look */
     uint64_t since_ns; /* by the watchdog: when it was first seen */

@@ -53,7 +53,8 @@ void vmm_watchdog_install(struct vmm_vm *vm) {
 /* First thing in a vCPU's thread. Ticks are for the control thread. */
 void vmm_watchdog_thread(struct vmm_cpu *cpu) {
     own_run = cpu->run;
-    __atomic_store_n(&cpu->thread, (int)syscall(SYS_gettid), __ATOMIC_RELEASE);
+    __atomic_store_n(&cpu->thread, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+    vmm_wake_all(&cpu->thread);
 }
 
 /* Under the lock, by a vCPU that has woken. */
@@ -90,7 +91,7 @@ void vmm_watchdog_look(struct vmm_vm *vm) {
     const uint64_t now = now_ns();
     for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
         struct vmm_cpu *cpu = &vm->cpus[i];
-        const int thread = __atomic_load_n(&cpu->thread, __ATOMIC_ACQUIRE);
+        const uint32_t thread = __atomic_load_n(&cpu->thread, __ATOMIC_ACQUIRE);
         if (thread && expired(cpu, now)) {
             __atomic_store_n(&cpu->expired, 1, __ATOMIC_RELEASE);
             (void)syscall(SYS_tgkill, process, thread, VMM_KICK);

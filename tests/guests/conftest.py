@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 VMM_SOURCES = ROOT / "hypervisor_agent" / "vmm"
 SLOT = abi.CHANNEL_HEADER_BYTES
-FRAME = SLOT + 80
+FRAME = SLOT + abi.SLOT_FRAME
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ class Probe:
             "version": "1",
             "publisher": bytes(32),
             "build_mode": 2,
-            "abi_version": 1,
+            "abi_version": abi.ABI_VERSION,
             "isa": 2,
             "interface_digest": bytes(32),
             "stack_bytes": 65536,
             "heap_bytes": 1 << 20,
             "slot_count": 2,
             "slot_bytes": 65536,
+            "vcpu_count": 1,
+            "bulk_bytes": 0,
             "deadline_ms": 300,
             "image_bytes": len(image),
             "chunk_names": tuple(chunks),
@@ -89,19 +91,26 @@ class Probe:
 
 
 class Caller:
-    """Calls entries of the probe through slot 0, as libcafe would."""
+    """A guest process: calls entries of the probe through slot 0 of its channel, as libcafe would."""
 
-    def __init__(self, channel: Channel, entries: dict[str, int]) -> None:
+    def __init__(self, channel: Channel, entries: dict[str, int], region: int = 0) -> None:
+        self.channel, self.region = channel, region
         self._entries = entries
         self._map = mmap.mmap(channel.fd, channel.size)
+        self._words = memoryview(self._map).cast("I")  # one store each; struct.pack_into writes zeros first
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._number = 0
 
     def word(self, offset: int) -> int:
-        return int(struct.unpack_from("<I", self._map, offset)[0])
+        return self._words[offset // 4]
 
     def put(self, offset: int, value: int) -> None:
-        struct.pack_into("<I", self._map, offset, value)
+        self._words[offset // 4] = value
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._map[offset : offset + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._map[offset : offset + len(data)] = data
 
     @property
     def dead(self) -> abi.Status | None:
@@ -110,16 +119,17 @@ class Caller:
             return None
         return abi.Status(self.word(abi.CHANNEL_STATUS))
 
-    def request(self, entry: str, *arguments: int) -> None:
-        """Publish a call without waiting for it."""
-        struct.pack_into("<2Q", self._map, FRAME, *(*arguments, 0, 0)[:2])
-        self.put(SLOT + 68, self._entries[entry])
-        self.put(SLOT + 72, 1)  # waiting
-        self._number += 1
-        self.put(SLOT + abi.SLOT_REQUEST, self._number)
+    def request(self, entry: str, *arguments: int) -> int:
+        """Publish a call without waiting for it, and return its number."""
+        self.write(FRAME, struct.pack("<2Q", *(*arguments, 0, 0)[:2]))
+        self.put(SLOT + abi.SLOT_ENTRY, self._entries[entry])
+        self.put(SLOT + abi.SLOT_WAITING, 1)
+        number = (self.word(SLOT + abi.SLOT_REQUEST) + 1) & 0xFFFFFFFF
+        self.put(SLOT + abi.SLOT_REQUEST, number)
         futex_wake(self._address + SLOT + abi.SLOT_REQUEST)  # nobody waits there: a system call as full fence
         if self.word(abi.CHANNEL_SLEEPING):
             self.ring()
+        return number
 
     def ring(self) -> None:
         """Wake the enclave."""
@@ -128,16 +138,19 @@ class Caller:
 
     def call(self, entry: str, *arguments: int, seconds: float = 10.0) -> int | abi.Status:
         """Return the result, or the status if the enclave ended."""
-        self.request(entry, *arguments)
+        return self.answer(self.request(entry, *arguments), seconds)
+
+    def answer(self, number: int, seconds: float = 10.0) -> int | abi.Status:
+        """Wait for the answer to a request."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             reply = self.word(SLOT + abi.SLOT_REPLY)
-            if reply == self._number:
-                return int(struct.unpack_from("<Q", self._map, SLOT + 8)[0])
+            if reply == number:
+                return int.from_bytes(self.read(SLOT + abi.SLOT_RESULT, 8), "little")
             if (status := self.dead) is not None:
                 return status
             futex_wait(self._address + SLOT + abi.SLOT_REPLY, reply, 0.2)
-        raise TimeoutError(f"no answer from {entry}")
+        raise TimeoutError(f"no answer to request {number}")
 
 
 @pytest.fixture(scope="session")
@@ -169,22 +182,32 @@ def vmm() -> Path:
 
 
 @pytest.fixture(scope="session", params=["kvm", "emulator"])
-def pool(request: pytest.FixtureRequest, vmm: Path) -> Iterator[SparePool]:
+def pool(request: pytest.FixtureRequest) -> Iterator[SparePool]:
     """Spare processes of each backend."""
-    if request.param == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("this machine has no /dev/kvm that we may open")
+    if request.param == "kvm":
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            pytest.skip("this machine has no /dev/kvm that we may open")
+        request.getfixturevalue("vmm")
     spares = SparePool(choose_backend(request.param))
     yield spares
     spares.close()
 
 
-CallerOf = Callable[[Enclave], Caller]
+Connect = Callable[..., Caller]
 
 
 @pytest.fixture
-def caller_of(probe: Probe) -> CallerOf:
-    """Return what makes calls to an enclave."""
-    return lambda enclave: Caller(enclave.channel, probe.entries)
+def connect(probe: Probe) -> Iterator[Connect]:
+    """Give an enclave one more guest process; its channel is closed at the end of the test."""
+    channels: list[Channel] = []
+
+    def attach(enclave: Enclave) -> Caller:
+        channels.append(Channel(*enclave.channel_size))
+        return Caller(channels[-1], probe.entries, enclave.attach(channels[-1]))
+
+    yield attach
+    for channel in channels:
+        channel.close()
 
 
 @pytest.fixture
@@ -203,14 +226,14 @@ Launch = Callable[..., tuple[Enclave, Caller]]
 
 
 @pytest.fixture
-def launch(probe: Probe, pool: SparePool) -> Iterator[Launch]:
-    """Start enclaves that run the probe; they are destroyed at the end of the test."""
+def launch(probe: Probe, pool: SparePool, connect: Connect) -> Iterator[Launch]:
+    """Start enclaves that run the probe, with a guest each; they are destroyed at the end of the test."""
     started: list[Enclave] = []
 
     def start(plan: EnclavePlan | None = None, **fields: object) -> tuple[Enclave, Caller]:
         enclave = Enclave.start(plan or probe.plan(**fields), pool)
         started.append(enclave)
-        return enclave, Caller(enclave.channel, probe.entries)
+        return enclave, connect(enclave)
 
     yield start
     for enclave in started:

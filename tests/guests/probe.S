@@ -1,9 +1,10 @@
-/* A secret image in assembly: serves slot 0 by hand and offers one entry per thing that secret code might try.
- * An entry gets the first eight bytes of its frame in RDI (and the next in RSI) and returns RAX as result. */
+/* A secret image in assembly: serves slot 0 of every region by hand, whichever vCPU comes first, and offers one
+ * entry per thing that secret code might try. An entry gets the first eight bytes of its frame in RDI (and the
+ * next in RSI) and returns RAX as result. It believes its guest, other than the runtime. */
 
     .section .header, "a"
     .quad 0x31474d4945464143
-    .long 1, 0
+    .long 2, 0
     .quad code_start, header_code_bytes
     .quad code_end, header_rodata_bytes
     .quad rodata_end, header_data_bytes
@@ -24,10 +25,19 @@
     .text
     .globl start
 start:
-    /* First of all keep the state at entry for `state`. */
+    /* First of all keep the state at entry, vCPU 0's for `state`, another's in bss. */
+    pushf
     push %rax
     mov saved_at(%rip), %rax
-    pop (%rax)
+    test %rsi, %rsi
+    jz 1f
+    mov bss_word_at(%rip), %rax
+    push %rsi
+    shl $10, %rsi
+    add %rsi, %rax
+    pop %rsi
+1:  pop (%rax)
+    pop 128(%rax)
     mov %rbx, 8(%rax)
     mov %rcx, 16(%rax)
     mov %rdx, 24(%rax)
@@ -43,8 +53,6 @@ start:
     mov %r13, 104(%rax)
     mov %r14, 112(%rax)
     mov %r15, 120(%rax)
-    pushf
-    pop 128(%rax)
     stmxcsr 136(%rax)
     fnstcw 144(%rax)
     fxsave 256(%rax)
@@ -56,9 +64,16 @@ start:
     mov %ss, 176(%rax)
 
     mov %rdi, %r15        /* boot */
-    mov 48(%r15), %r14    /* channel */
-    lea 4096(%r14), %r13  /* slot 0 */
-    mov 64(%r15), %r12    /* monitor */
+    mov %rsi, %r11        /* the vCPU's number */
+    mov 56(%r15), %r14    /* channel */
+    mov 80(%r15), %r12    /* monitor */
+    mov %r11, %r9
+    shl $6, %r9
+    add %r12, %r9         /* this vCPU's line of it */
+    mov bss_word_at(%rip), %r8
+    add $64, %r8          /* a byte for each region: taken by a vCPU */
+    test %r11, %r11
+    jnz again
     .globl before_ready
 before_ready:
     nop
@@ -66,45 +81,66 @@ before_ready:
     nop
     mov $1, %al
     out %al, $0x10
-    xor %ebp, %ebp        /* the last answered request */
-poll:
-    mov $400, %ecx
-1:  mov 64(%r13), %eax
-    cmp %ebp, %eax
+again:
+    mov $100, %r10d
+round:
+    xor %ebx, %ebx        /* region */
+    lea 4096(%r14), %r13  /* its slot 0 */
+region:
+    mov $1, %al
+    xchg %al, (%r8,%rbx)
+    test %al, %al
+    jnz next
+    mov 1024(%r12,%rbx,4), %eax /* attached */
+    test $1, %al
+    jnz 1f
+    mov %eax, 1088(%r12,%rbx,4) /* settled */
+    jmp release
+1:  mov 64(%r13), %ebp
+    cmp (%r13), %ebp
     jne call
+release:
+    movb $0, (%r8,%rbx)
+next:
+    add 64(%r15), %r13
+    inc %ebx
+    cmp 72(%r15), %ebx
+    jb region
     pause
-    dec %ecx
-    jnz 1b
+    dec %r10d
+    jnz round
     mov $2, %al
     out %al, $0x10
-    jmp poll
+    jmp again
 call:
-    mov %eax, %ebp
-    incq (%r12)
+    mov %ebx, 16(%r9)
+    incq (%r9)
     mov 68(%r13), %eax
     mov 80(%r13), %rdi
     mov 88(%r13), %rsi
     lea exports(%rip), %rcx
     mov (%rcx,%rax,4), %eax
-    add 24(%r15), %rax
+    add 32(%r15), %rax
     call *%rax
     mov %rax, 8(%r13)
     movl $0, 4(%r13)
-    incq 8(%r12)
+    incq 8(%r9)
     mov %ebp, (%r13)
     mfence
+    movb $0, (%r8,%rbx)
     cmpl $0, 72(%r13)
-    je poll
+    je again
     mov $3, %al
-    xor %edi, %edi
+    mov %rbx, %rdi
+    shl $32, %rdi
     out %al, $0x10
-    jmp poll
+    jmp again
 
 ENTRY echo
     lea 1(%rdi), %rax
     ret
 ENTRY seed
-    mov 96(%r15,%rdi,8), %rax
+    mov 104(%r15,%rdi,8), %rax
     ret
 ENTRY state             /* eight bytes of what was saved at entry */
     mov saved_at(%rip), %rax
@@ -150,6 +186,32 @@ ENTRY wake_far          /* WAKE of a slot that does not exist */
     mov $3, %al
     out %al, $0x10
     mov $77, %eax
+    ret
+ENTRY yield
+    mov $5, %al
+    out %al, $0x10
+    mov $77, %eax
+    ret
+ENTRY rest
+    mov $6, %al
+    out %al, $0x10
+    mov $77, %eax
+    ret
+ENTRY vcpu
+    mov %r11, %rax
+    ret
+ENTRY fs_word
+    mov %fs:(%rdi), %rax
+    ret
+ENTRY outlive           /* answers once its own region was detached and another one, RDI, attached */
+    mov 1024(%r12,%rbx,4), %eax
+    mov 1024(%r12,%rdi,4), %ecx
+    pause
+    not %eax
+    and %ecx, %eax
+    test $1, %al
+    jz outlive
+    mov %rsi, %rax
     ret
 ENTRY other_port
     out %al, $0x11
@@ -290,6 +352,7 @@ saved:
     .skip 8192
 in_bss:
     .quad 0
+    .skip 16 * 1024
 
     .section .relocs, "a"
     .long saved_at, odd_at, bss_word_at

@@ -174,10 +174,21 @@ def test_hypervisor_call_does_nothing_or_ends_the_enclave(launch: Launch, entry:
         assert enclave.wait(5).error.code in {"fault", "exited"}
 
 
-def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch) -> None:
+FAR = (2, 63, 64, 0xFFFFFFFF, 1 << 32, 7 << 32, 8 << 32, 16 << 32, 0xFFFFFFFF << 32, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("entry", ["wake_far", "rest"])
+def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch, entry: str) -> None:
+    """Slots beyond the last, regions that no process has, regions beyond the last."""
     _, caller = launch()
-    assert caller.call("wake_far") == 77
+    for argument in FAR:
+        assert caller.call(entry, argument) == 77
     assert caller.call("echo", 1) == 2
+
+
+def test_yield_returns(launch: Launch) -> None:
+    _, caller = launch()
+    assert caller.call("yield") == 77
 
 
 def test_giving_up_is_an_abort(launch: Launch) -> None:

@@ -25,7 +25,7 @@ from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
 
 if TYPE_CHECKING:
-    from conftest import CallerOf, Launch, Probe
+    from conftest import Connect, Launch, Probe
 
 AGENT = """
 import sys, time
@@ -250,23 +250,24 @@ def test_image_for_a_better_cpu_is_refused_by_the_emulator(probe: Probe) -> None
 
 
 @pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="there is no /dev/kvm we may open")
-def test_avx_where_the_manifest_asks_for_it(probe: Probe, vmm: Path, caller_of: CallerOf) -> None:
+def test_avx_where_the_manifest_asks_for_it(probe: Probe, vmm: Path, connect: Connect) -> None:
     if "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this CPU has no AVX2")
     spares = SparePool(choose_backend("kvm"))
     enclave = Enclave.start(probe.plan(isa=3), spares)
     try:
-        assert caller_of(enclave).call("avx") == 77
+        assert connect(enclave).call("avx") == 77
     finally:
         enclave.destroy()
         spares.close()
 
 
 def test_channel_header_and_seals() -> None:
-    channel = Channel(3, 8192)
+    channel = Channel(3, 8192, 2 << 20)
     try:
         head = abi.CHANNEL_HEADER.unpack(os.pread(channel.fd, abi.CHANNEL_HEADER.size, 0))
-        assert head == (abi.CHANNEL_MAGIC, 1, 3, 8192, 4096 + 3 * 8192)
+        assert head == (abi.CHANNEL_MAGIC, abi.ABI_VERSION, 3, 8192, 2 << 20, channel.size)
+        assert os.fstat(channel.fd).st_size == channel.size == 4 << 20
         wanted = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         assert fcntl.fcntl(channel.fd, fcntl.F_GET_SEALS) & wanted == wanted
         with pytest.raises(OSError, match="not permitted"):

@@ -26,6 +26,7 @@ def test_registers_at_entry(launch: Launch, probe: Probe) -> None:
     registers = {name: caller.call("state", 8 * index) for index, name in enumerate(GENERAL)}
     stack = next(region for region in plan.regions if region.name == "stack")
     assert registers.pop("rdi") == plan.config.rdi
+    assert registers["rsi"] == 0, "the vCPU's number"
     assert registers.pop("rsp") == stack.end - 8
     assert set(registers.values()) == {0}
     assert caller.call("state", RETURN) == 0
@@ -44,6 +45,15 @@ def test_floating_point_at_entry(launch: Launch) -> None:
         "x87: ten bytes of sixteen"
     )
     assert set(fxsave[20:]) == {0}, "XMM"
+
+
+@pytest.mark.case("B01")
+def test_thread_pointer(launch: Launch, probe: Probe) -> None:
+    plan = probe.plan()
+    _, caller = launch(plan)
+    assert caller.call("state", THREAD) == 0, "the runtime fills the thread block"
+    caller.call("store", plan.config.vcpus[0].fs_base + 40, 0x1234)
+    assert caller.call("fs_word", 40) == 0x1234
 
 
 @pytest.mark.case("B01")
@@ -104,5 +114,5 @@ def test_idle_enclave_uses_no_cpu(launch: Launch) -> None:
     before = _cpu_seconds(enclave.pid)
     time.sleep(1.0)
     assert _cpu_seconds(enclave.pid) - before <= 0.01
-    assert caller.word(abi.CHANNEL_SLEEPING) == 1
+    assert caller.word(abi.CHANNEL_SLEEPING) == abi.Sleeping.ALL
     assert caller.call("echo", 2) == 3, "the bell wakes it"

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cafe_lib.errors import ImageError
-from hypervisor_agent.abi import BOOT, PAGE
+from hypervisor_agent.abi import BOOT, BOOT_VCPU, PAGE
 from hypervisor_agent.enclave.walk import user_mappings
 from hypervisor_agent.loader import supervisor
+from hypervisor_agent.loader.layout import REGIONS, vcpu_region
 from hypervisor_agent.loader.pages import PageTables
 from hypervisor_agent.plan import Access, EnclavePlan, Region
 
@@ -49,6 +50,9 @@ NEEDS = {
     "large slots": {"slot_bytes": 4 << 20, "slot_count": 3},
     "large stack": {"stack_bytes": (8 << 20) + 8192},
     "most slots": {"slot_count": 64, "slot_bytes": 8192},
+    "bulk": {"bulk_bytes": 6 << 20},
+    "two vCPUs": {"vcpu_count": 2},
+    "most vCPUs": {"vcpu_count": 16, "slot_bytes": 4 << 20, "stack_bytes": (2 << 20) + 4096},
 }
 
 
@@ -109,21 +113,30 @@ def test_addresses_are_random(probe: Probe) -> None:
     assert all(len(addresses) == 16 for addresses in seen.values())
 
 
-def test_boot_page_replaces_the_header(probe: Probe) -> None:
-    plan = probe.plan()
+@pytest.mark.parametrize("vcpus", [1, 2, 16])
+def test_boot_page_replaces_the_header(probe: Probe, vcpus: int) -> None:
+    plan = probe.plan(vcpu_count=vcpus, bulk_bytes=4 << 20)
     with _open(plan) as memory:
         page = memory[:PAGE]
     plan.memory.wipe()
     regions = {region.name: region for region in plan.regions}
     values = BOOT.unpack_from(page)
-    assert values[2:4] == (2, 65536)
-    assert values[4] == plan.image_base == regions["code"].address - PAGE
-    assert values[5:7] == (regions["heap"].address, regions["heap"].size)
-    named = ("channel", "arena", "monitor")
-    assert values[7:10] == tuple(regions[name].address for name in named)
-    assert regions["thread"].address <= values[10] <= regions["thread"].end - 1024
-    assert any(values[13])
-    assert not any(page[BOOT.size :])
+    assert values[2:5] == (2, 65536, 4 << 20)
+    assert values[5] == plan.image_base == regions["code"].address - PAGE
+    assert values[6:8] == (regions["heap"].address, regions["heap"].size)
+    stride = regions["channel region 1"].address - regions["channel"].address
+    assert values[8:10] == (regions["channel"].address, stride)
+    assert values[10:12] == (REGIONS, vcpus)
+    assert values[12] == regions["monitor"].address
+    assert values[14] == plan.config.isa
+    assert any(values[15])
+    for number in range(vcpus):
+        arena, thread = BOOT_VCPU.unpack_from(page, BOOT.size + number * BOOT_VCPU.size)
+        assert arena == regions[vcpu_region("arena", number)].address
+        block = regions[vcpu_region("thread", number)]
+        assert block.address <= thread <= block.end - 1024
+        assert thread == plan.config.vcpus[number].fs_base
+    assert not any(page[BOOT.size + vcpus * BOOT_VCPU.size :])
 
 
 def test_writable_and_executable_is_refused() -> None:

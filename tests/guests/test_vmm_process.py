@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hypervisor_agent import abi
-from hypervisor_agent.abi import EventKind
+from hypervisor_agent.abi import CommandKind, EventKind, VmmEvent
 from hypervisor_agent.enclave.backend import choose_backend
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
@@ -37,16 +39,11 @@ def spare(pool: SparePool) -> Iterator[EnclaveProcess]:
 
 
 @pytest.fixture
-def parts(probe: Probe) -> Iterator[tuple[EnclavePlan, Channel]]:
-    """Load a plan and make a channel for it."""
-    plan = probe.plan()
-    channel = Channel(plan.config.slot_count, plan.config.slot_bytes)
-    yield plan, channel
-    plan.memory.wipe()
-    channel.close()
-
-
-Parts = tuple[EnclavePlan, Channel]
+def plan(probe: Probe) -> Iterator[EnclavePlan]:
+    """Load a plan."""
+    made = probe.plan()
+    yield made
+    made.memory.wipe()
 
 
 def _refusal(process: EnclaveProcess) -> int:
@@ -58,46 +55,119 @@ def _refusal(process: EnclaveProcess) -> int:
     return event.rip
 
 
-def test_bad_configuration_is_refused(spare: EnclaveProcess, parts: Parts, pool: SparePool) -> None:
-    plan, channel = parts
+def test_bad_configuration_is_refused(spare: EnclaveProcess, plan: EnclavePlan) -> None:
     data = bytearray(plan.config.pack())
     data[0] ^= 1
-    spare.configure(bytes(data), plan.memory.fd, channel.fd)
+    spare.configure(bytes(data), plan.memory.fd)
     assert _refusal(spare) == STEP_CONFIG
 
 
 @pytest.mark.parametrize("data", [b"x", bytes(abi.CONFIG_BYTES - 1), bytes(abi.CONFIG_BYTES + 1)])
-def test_message_of_another_length_is_refused(spare: EnclaveProcess, parts: Parts, data: bytes) -> None:
-    plan, channel = parts
-    spare.configure(data, plan.memory.fd, channel.fd)
+def test_message_of_another_length_is_refused(spare: EnclaveProcess, plan: EnclavePlan, data: bytes) -> None:
+    spare.configure(data, plan.memory.fd)
     assert _refusal(spare) in {STEP_RECEIVE, STEP_CONFIG}
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_other_numbers_of_descriptors_are_refused(spare: EnclaveProcess, parts: Parts, count: int) -> None:
-    plan, channel = parts
-    fds = [plan.memory.fd, channel.fd, channel.fd][:count]
-    socket.send_fds(spare._socket, [plan.config.pack()], fds)
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_other_numbers_of_descriptors_are_refused(
+    spare: EnclaveProcess, plan: EnclavePlan, count: int
+) -> None:
+    socket.send_fds(spare._socket, [plan.config.pack()], [plan.memory.fd] * count)
     assert _refusal(spare) in {STEP_RECEIVE, STEP_CONFIG}
 
 
-@pytest.mark.parametrize("which", ["memory", "channel"])
-def test_unsealed_memory_is_refused(spare: EnclaveProcess, parts: Parts, which: str) -> None:
-    plan, channel = parts
-    size = plan.config.memory_bytes if which == "memory" else channel.size
-    open_ended = os.memfd_create("unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(open_ended, size)
-    fds = (open_ended, channel.fd) if which == "memory" else (plan.memory.fd, open_ended)
-    spare.configure(plan.config.pack(), *fds)
-    os.close(open_ended)
+@contextmanager
+def _unsealed(size: int) -> Iterator[int]:
+    fd = os.memfd_create("unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    yield fd
+    os.close(fd)
+
+
+def test_unsealed_memory_is_refused(spare: EnclaveProcess, plan: EnclavePlan) -> None:
+    with _unsealed(plan.config.memory_bytes) as memory:
+        spare.configure(plan.config.pack(), memory)
     assert _refusal(spare) in {STEP_DESCRIPTORS, STEP_CONFIG}
 
 
-def test_memory_of_another_size_is_refused(spare: EnclaveProcess, parts: Parts) -> None:
-    plan, channel = parts
+def test_memory_of_another_size_is_refused(spare: EnclaveProcess, plan: EnclavePlan) -> None:
     larger = replace(plan.config, memory_bytes=plan.config.memory_bytes + 4096)
-    spare.configure(larger.pack(), plan.memory.fd, channel.fd)
+    spare.configure(larger.pack(), plan.memory.fd)
     assert _refusal(spare) in {STEP_DESCRIPTORS, STEP_CONFIG}
+
+
+@pytest.fixture
+def ready(spare: EnclaveProcess, plan: EnclavePlan) -> EnclaveProcess:
+    """Start the plan in a process of its own."""
+    spare.configure(plan.config.pack(), plan.memory.fd)
+    event = spare.receive(10)
+    assert event is not None
+    assert event.kind is EventKind.READY
+    return spare
+
+
+ATTACH = abi.VmmCommand(CommandKind.ATTACH)
+
+
+def _attached(process: EnclaveProcess, fd: int) -> VmmEvent:
+    process.command(ATTACH, fd)
+    event = process.receive(10)
+    assert event is not None
+    assert event.kind is EventKind.ATTACHED
+    return event
+
+
+def test_unsealed_channel_is_refused(ready: EnclaveProcess, plan: EnclavePlan) -> None:
+    with _unsealed(plan.config.region_bytes) as region:
+        assert _attached(ready, region).status == errno.EINVAL
+
+
+@pytest.mark.parametrize("size", [(1, 65536, 0), (2, 4096, 0), (2, 65536, 2 << 20), (3, 65536, 0)])
+def test_channel_of_another_size_is_refused(ready: EnclaveProcess, size: tuple[int, int, int]) -> None:
+    other = Channel(*size)
+    assert _attached(ready, other.fd).status == errno.EINVAL
+    other.close()
+
+
+def test_what_is_no_channel_is_refused(ready: EnclaveProcess, plan: EnclavePlan) -> None:
+    ours, theirs = os.pipe()
+    for fd in (ours, theirs, plan.memory.fd):
+        assert _attached(ready, fd).status != 0
+    os.close(ours)
+    os.close(theirs)
+    right = Channel(*plan.channel_size)
+    assert _attached(ready, right.fd).status == 0, "and nothing came of it"
+    right.close()
+
+
+def test_detaching_what_nobody_has_does_nothing(ready: EnclaveProcess, plan: EnclavePlan) -> None:
+    for region in (0, 7, 8, 15, 16, 1 << 31, (1 << 32) - 1):
+        ready.command(abi.VmmCommand(CommandKind.DETACH, region))
+    channel = Channel(*plan.channel_size)
+    assert _attached(ready, channel.fd).status == 0
+    channel.close()
+
+
+BAD_COMMANDS = {
+    "short": ATTACH.pack()[:-1],
+    "long": ATTACH.pack() + b"\0",
+    "kind": bytes(8),
+    "no descriptor": ATTACH.pack(),
+}
+
+
+@pytest.mark.parametrize("data", BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_command_that_does_not_parse_ends_it(ready: EnclaveProcess, data: bytes) -> None:
+    ready._socket.send(data)
+    event = ready.receive(10)
+    assert event is None or event.kind is EventKind.HOST
+    assert event is None or ready.receive(10) is None
+
+
+def test_agent_that_closes_its_end_ends_a_running_enclave(ready: EnclaveProcess) -> None:
+    ready.close()
+    assert os.waitpid(ready.pid, 0)[0] == ready.pid
+    ready.pid = 0
 
 
 def test_agent_that_closes_its_end_leaves_no_process(pool: SparePool) -> None:
