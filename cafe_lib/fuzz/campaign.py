@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from typing import Final
 
 from cafe_lib.errors import BuildError, InterfaceError
 from cafe_lib.fuzz.findings import Finding, Saved, save_finding
 from cafe_lib.fuzz.report import STATUSES, Progress
-from cafe_lib.fuzz.worker import UNLIMITED, Assignment, Phase, Problem, Settings, run_worker
-from cafe_lib.interface.model import Function, Interface
+from cafe_lib.fuzz.worker import HANG, UNLIMITED, Assignment, Phase, Problem, Settings, run_worker
+from cafe_lib.interface.model import Interface
 
 MOST_FINDINGS: Final = 3  # of one function in one phase; more are mostly the same
 _GUEST_PHASES: Final = (Phase.STRUCTURED, Phase.RANDOM, Phase.RACING)
 _RACING_REPLAY_MILLISECONDS: Final = 20_000
+_SPARED_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,32 @@ class Programs:
 Tell = Callable[[str, Phase, Progress], None]
 
 
+_Key = tuple[int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a worker ended with, and what makes it happen again."""
+
+    assignment: Assignment
+    progress: Progress
+    problem: Problem
+
+    @property
+    def entry(self) -> int:
+        """The function that ran: not always the one that was tried."""
+        return self.progress.entry
+
+    @property
+    def key(self) -> _Key:
+        """What tells findings apart."""
+        return self.entry, self.problem.kind, self.problem.summary
+
+
+def _bit(function: int) -> int:
+    return 1 << function if function < _SPARED_BITS else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """One run of the command."""
@@ -95,32 +124,39 @@ class Campaign:
     def run(self, tell: Tell) -> tuple[list[Tally], list[Saved]]:
         """Try everything; ``tell`` hears of progress. Raises BuildError if a driver cannot be run."""
         tallies = [Tally(function.display) for function in self.interface.functions]
-        saved: list[Saved] = []
-        for index, (function, tally) in enumerate(zip(self.interface.functions, tallies, strict=True)):
+        saved: dict[tuple[int, str, str], Saved] = {}
+        for function in range(len(tallies)):
             for phase in self.programs.phases:
-                found = [*self._phase(index, phase, tally, tell)]
-                saved += [save_finding(self._finding(function, *one), self.findings_dir) for one in found]
-                tally.findings += len(found)
-        return tallies, saved
+                for one in self._phase(function, phase, tallies, tell, [*saved]):
+                    if one.key not in saved:
+                        saved[one.key] = save_finding(self._finding(one), self.findings_dir)
+                        tallies[one.entry].findings += 1
+        return tallies, [*saved.values()]
 
     def _phase(
-        self, function: int, phase: Phase, tally: Tally, tell: Tell
-    ) -> Iterator[tuple[Assignment, Progress, Problem]]:
-        assignment = self._assignment(function, phase)
-        seen: set[tuple[str, str]] = set()
+        self, function: int, phase: Phase, tallies: list[Tally], tell: Tell, known: Iterable[_Key]
+    ) -> Iterator[_Found]:
+        """Try one function in one way; go on behind what is found, without the function that had it."""
+        assignment = self._assignment(function, phase, [entry for entry, *_ in known])
+        watch = partial(tell, tallies[function].function, phase)
         for _ in range(MOST_FINDINGS):
-            ending = run_worker(assignment, self.settings, lambda now: tell(tally.function, phase, now))
-            tally.add(ending.progress, phase)
+            ending = run_worker(assignment, self.settings, watch)
+            tallies[function].add(ending.progress, phase)
             if ending.problem is None:
                 return
             index = ending.progress.index
-            if (ending.problem.kind, ending.problem.summary) not in seen:
-                yield self._narrow(assignment, index), ending.progress, ending.problem
-            seen.add((ending.problem.kind, ending.problem.summary))
+            found = _Found(
+                self._narrow(assignment, index, ending.problem.kind), ending.progress, ending.problem
+            )
+            yield found
+            if ending.problem.kind == HANG:
+                return  # another one costs as much time again
             left = max(assignment.count - (index + 1 - assignment.first), 0)
-            assignment = dataclasses.replace(assignment, first=index + 1, count=left)
+            assignment = dataclasses.replace(
+                assignment, first=index + 1, count=left, spared=assignment.spared | _bit(found.entry)
+            )
 
-    def _assignment(self, function: int, phase: Phase) -> Assignment:
+    def _assignment(self, function: int, phase: Phase, spared: Iterable[int]) -> Assignment:
         budget = self.budget
         share = budget.seconds / (len(self.interface.functions) * len(self.programs.phases))
         return Assignment(
@@ -131,32 +167,34 @@ class Campaign:
             count=UNLIMITED if budget.iterations is None or phase is Phase.STRUCTURED else budget.iterations,
             milliseconds=max(1, round(share * 1000)) if budget.iterations is None else 0,
             rewrites=budget.rewrites,
+            spared=reduce(or_, map(_bit, spared), 0),
         )
 
-    def _narrow(self, assignment: Assignment, index: int) -> Assignment:
+    def _narrow(self, assignment: Assignment, index: int, kind: str) -> Assignment:
         """Find out whether the last input alone is enough."""
         alone = dataclasses.replace(assignment, first=index, count=1, milliseconds=0)
-        if assignment.phase in (Phase.STRUCTURED, Phase.RANDOM):
+        if kind != HANG and assignment.phase in (Phase.STRUCTURED, Phase.RANDOM):
             again = run_worker(alone, self.settings, lambda _: None)
             if again.problem is not None:
                 return alone
         return dataclasses.replace(assignment, count=index + 1 - assignment.first, milliseconds=0)
 
-    def _finding(
-        self, function: Function, assignment: Assignment, progress: Progress, problem: Problem
-    ) -> Finding:
+    def _finding(self, found: _Found) -> Finding:
+        assignment, function = found.assignment, self.interface.functions[found.assignment.function]
         names = [param.name or str(number) for number, param in enumerate(function.params)]
         return Finding(
             interface_digest=self.interface.digest().hex(),
             function=function.display,
-            phase=assignment.phase.label,
+            running=self.interface.functions[found.entry].display,
+            phase=assignment.phase,
             seed=assignment.seed,
             first=assignment.first,
-            index=progress.index,
-            kind=problem.kind,
-            summary=problem.summary,
-            frame=dict(zip(names, progress.fields, strict=False)),
-            detail=problem.detail,
+            index=found.progress.index,
+            spared=assignment.spared,
+            kind=found.problem.kind,
+            summary=found.problem.summary,
+            frame=dict(zip(names, found.progress.fields, strict=False)),
+            detail=found.problem.detail,
         )
 
     def replay(self, finding: Finding, tell: Tell) -> Problem | None:
@@ -167,15 +205,18 @@ class Campaign:
         if finding.interface_digest != self.interface.digest().hex():
             raise InterfaceError("the finding belongs to another state of the headers")
         names = [function.display for function in self.interface.functions]
-        racing = finding.way is Phase.RACING
+        if finding.function not in names:
+            raise InterfaceError(f"there is no function {finding.function}")
+        racing = finding.phase is Phase.RACING
         assignment = Assignment(
-            self.programs.of(finding.way),
+            self.programs.of(finding.phase),
             names.index(finding.function),
-            finding.way,
+            finding.phase,
             finding.seed,
             0 if racing else finding.first,
             UNLIMITED if racing else finding.index + 1 - finding.first,
             milliseconds=_RACING_REPLAY_MILLISECONDS if racing else 0,
+            spared=finding.spared,
         )
-        watch = lambda now: tell(finding.function, finding.way, now)  # noqa: E731
+        watch = partial(tell, finding.function, finding.phase)
         return run_worker(assignment, self.settings, watch).problem

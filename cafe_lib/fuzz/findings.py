@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -24,20 +23,17 @@ class Finding(BaseModel):
 
     format: Literal["cafe fuzz 1"] = "cafe fuzz 1"
     interface_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    function: _Text
-    phase: Literal["structured", "random", "racing", "replies"]
+    function: _Text  # that was tried
+    running: _Text  # when it happened; another one if a callback or a racing writer called it
+    phase: Phase
     seed: _Word
     first: _Word
     index: _Word
+    spared: _Word
     kind: _Text
     summary: _Text
     frame: dict[str, _Word]  # the fixed part, by parameter: its first eight bytes
     detail: _Text
-
-    @property
-    def way(self) -> Phase:
-        """The phase as workers know it."""
-        return Phase[self.phase.upper()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +45,10 @@ class Saved:
 
     def describe(self) -> dict[str, object]:
         """Return what the command prints about it."""
-        return self.finding.model_dump(exclude={"detail", "format", "interface_digest"}) | {
+        return self.finding.model_dump(
+            mode="json", exclude={"detail", "format", "interface_digest", "spared"}
+        ) | {
             "file": str(self.path),
-            "replay": f"cafe fuzz --replay {self.path}",
         }
 
 
@@ -64,7 +61,7 @@ def save_finding(finding: Finding, directory: Path) -> Saved:
     path = directory / f"{name}-{finding.phase}-{finding.seed}-{finding.index}.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(finding.model_dump(), indent=1) + "\n")
+        path.write_text(finding.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise BuildError(f"{path}: {error.strerror}") from error
     return Saved(finding, path)

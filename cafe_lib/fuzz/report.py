@@ -12,8 +12,19 @@ from typing import Final
 
 STATUSES: Final = 17  # CAFE_OK to CAFE_E_CALLBACK
 FIELDS: Final = 64
-_LAYOUT: Final = struct.Struct(f"<7Q{STATUSES}QQ{FIELDS}QQ")
-_ENDED, _FIELD_COUNT = 6, 7 + STATUSES
+_LAYOUT: Final = struct.Struct(f"<8Q{STATUSES}QQ{FIELDS}QQ")
+_NAMES: Final = (
+    "index",
+    "entry",
+    "total",
+    "rewrites",
+    "callbacks",
+    "nested",
+    "fetched_bytes",
+    "ended",
+)
+_COUNTS: Final = len(_NAMES)
+_FIELD_COUNT: Final = _COUNTS + STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,7 @@ class Progress:
     """What a worker has done; ``fields`` are the words of the input it is at, in the parameters' order."""
 
     index: int = 0
+    entry: int = 0
     total: int = 0
     rewrites: int = 0
     callbacks: int = 0
@@ -36,16 +48,16 @@ class Progress:
         """Inputs that came to an end, whatever the end was."""
         return sum(self.statuses)
 
-
     @classmethod
     def parse(cls, data: bytes) -> Progress:
         """Read a report's bytes; while the worker runs, its parts may be of different moments."""
         words = _LAYOUT.unpack(data[: _LAYOUT.size])
         count = min(words[_FIELD_COUNT], FIELDS)
         first = _FIELD_COUNT + 1
+        counts = dict(zip(_NAMES, words[:_COUNTS], strict=True))
         return cls(
-            *words[:7],
-            statuses=words[7:_FIELD_COUNT],
+            **counts,
+            statuses=words[_COUNTS:_FIELD_COUNT],
             fields=words[first : first + count],
             done=words[-1] == 1,
         )

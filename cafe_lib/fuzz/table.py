@@ -43,7 +43,9 @@ def function_tables(interface: Interface, room: Room) -> list[str]:
         edges = ", ".join(f"{edge}ul" for edge in edges_of(function, room)) or "0"
         fields = [*_fields(function)]
         lines.append(f"static const uint64_t edges_{index}[] = {{{edges}}};")
-        lines.append(f"static const struct hostile_field fields_{index}[] = {{{', '.join(fields) or '{0}'}}};")
+        lines.append(
+            f"static const struct hostile_field fields_{index}[] = {{{', '.join(fields) or '{0}'}}};"
+        )
         sizes = f"{len(fields)}, {fixed_part(function).size}"
         row = f'"{function.display}", fields_{index}, {sizes}, edges_{index}, {len(edges_of(function, room))}'
         rows.append(f"    {{{row}}},")

@@ -20,25 +20,28 @@ from cafe_lib.fuzz.report import Progress, ReportFile, report_file
 CHECK_FAILED: Final = 77  # STAND_IN_EXIT: one of our own checks
 SANITIZER_FAILED: Final = 78
 UNLIMITED: Final = 2**64 - 1
+HANG: Final = "hang"
 _LOOK_SECONDS: Final = 0.05
 _MAX_DETAIL: Final = 16_000
 _SUMMARY: Final = re.compile(r"^SUMMARY: \w+: (.*)$", re.MULTILINE)
 _UNDEFINED: Final = re.compile(r"^.*runtime error: (.*)$", re.MULTILINE)
-_CHECK: Final = re.compile(r"^cafe fuzz: ([a-z ]+)[:]?(.*)$", re.MULTILINE)
+_CHECK: Final = re.compile(r"^cafe fuzz: (([a-z ]+?)(?:: .*| at .*| is .*)?)$", re.MULTILINE)
+_FRAME: Final = re.compile(r"^ *#\d+ 0x[0-9a-f]+ in (\S+) (\S+)$", re.MULTILINE)
+_TOOLS: Final = ("libsanitizer/", "sanitizer_common", "/native/stand_in.c")
 
 
-class Phase(enum.IntEnum):
-    """In which way a function is tried; `enum hostile_phase`."""
+class Phase(enum.StrEnum):
+    """In which way a function is tried; `enum hostile_phase`, in that order."""
 
-    STRUCTURED = 0
-    RANDOM = 1
-    RACING = 2
-    REPLIES = 3
+    STRUCTURED = "structured"
+    RANDOM = "random"
+    RACING = "racing"
+    REPLIES = "replies"
 
     @property
-    def label(self) -> str:
-        """The name in reports and files."""
-        return self.name.lower()
+    def number(self) -> int:
+        """What a worker knows it by."""
+        return list(Phase).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Assignment:
     count: int = UNLIMITED
     milliseconds: int = 0
     rewrites: int = 0
+    spared: int = 0  # bit i: function i is only called when it is the one to try
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ Watch = Callable[[Progress], None]
 
 
 def run_worker(assignment: Assignment, settings: Settings, watch: Watch) -> Ending:
-    """Run a worker to its end; ``watch`` hears how far it is. Raises BuildError if it cannot be run at all."""
+    """Run a worker to its end; ``watch`` hears how far it is. Raises BuildError if it cannot be run."""
     with report_file(settings.place / "report") as report, tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
@@ -112,12 +116,13 @@ def report_of(settings: Settings) -> Progress:
 def _command(assignment: Assignment, settings: Settings) -> list[str]:
     numbers = (
         assignment.function,
-        int(assignment.phase),
+        assignment.phase.number,
         assignment.seed,
         assignment.first,
         assignment.count,
         assignment.milliseconds,
         assignment.rewrites,
+        assignment.spared,
     )
     return [str(assignment.program), str(settings.place / "report"), *map(str, numbers)]
 
@@ -160,18 +165,32 @@ def judge(code: int, text: str, *, hung: bool, done: bool) -> Problem | None:
     :raises BuildError: it could not do its work.
     """
     if hung:
-        return Problem("hang", "one input took longer than it may", text)
+        return Problem(HANG, "one input took longer than it may", text)
     if code == 0 and done:
         return None
     if code == 2:  # noqa: PLR2004 - what the drivers' own usage errors end with
         raise BuildError(f"the fuzzing driver could not start: {text.strip()}")
+    return _reported(code, text) or Problem("crash", _signal_name(code), text)
+
+
+def _reported(code: int, text: str) -> Problem | None:
+    """Find what a check or a sanitizer said before it ended the process."""
     if code == CHECK_FAILED and (check := _CHECK.search(text)):
-        kind = check[1].split(" at ")[0].strip()
-        return Problem(kind if kind else "check", check[0].removeprefix("cafe fuzz: "), text)
+        return Problem(check[2], check[1], text)
     if undefined := _UNDEFINED.search(text):
-        return Problem("undefined", undefined[1], text)
+        return Problem("undefined", f"{undefined[1]}{_where(text)}", text)
     if summary := _SUMMARY.search(text):
-        return Problem("memory", summary[1], text)
-    if code < 0:
-        return Problem("crash", signal.Signals(-code).name, text)
-    return Problem("ended", f"the process ended with {code}", text)
+        return Problem("memory", f"{summary[1].split(' ')[0]}{_where(text)}", text)
+    return None
+
+
+def _signal_name(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"the process ended with {code}"
+
+
+def _where(text: str) -> str:
+    """Name the innermost function of a stack trace that is not a tool's, with its place."""
+    for name, place in _FRAME.findall(text):
+        if not any(tool in place for tool in _TOOLS) and "/" in place:
+            return f" in {name} {place.rpartition('/')[2]}"
+    return ""

@@ -1,4 +1,4 @@
-"""Builds the programs of `cafe fuzz`: the developer's sources with sanitizers, stubs, and a hostile driver."""
+"""Builds the programs of `cafe fuzz`: secret sources with sanitizers, stubs, and a hostile driver."""
 
 from __future__ import annotations
 

@@ -60,9 +60,9 @@ enum cafe_status rt_callback(struct rt_call *call, uint32_t number) {
     struct cafe_slot *shared = call->shared;
     if (call != rt_cpu.call)
         return CAFE_E_CALLBACK;
-    uint32_t status = CAFE_CALLBACK;
+    uint32_t status = CAFE_STATUS_CALLBACK;
     for (;;) {
-        if (status == CAFE_CALLBACK) {
+        if (status == CAFE_STATUS_CALLBACK) {
             memset(shared->result, 0, sizeof shared->result);
             memcpy(shared->result, &number, sizeof number);
         }

@@ -90,7 +90,7 @@ void rt_answer(struct rt_slot *slot, uint32_t status) {
     struct cafe_slot *shared = slot->shared;
     const uint32_t left = (uint32_t)*rt_cpu.error;
     const uint32_t error = status == CAFE_OK && left <= CAFE_MAX_ERRNO ? left : 0;
-    if (status != CAFE_OK && status != CAFE_CALLBACK)
+    if (status != CAFE_OK && status != CAFE_STATUS_CALLBACK)
         memset(shared->result, 0, sizeof shared->result);
     shared->status = status | error << 16;
     __atomic_store_n(&shared->reply, slot->served, __ATOMIC_RELEASE);

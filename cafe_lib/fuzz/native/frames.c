@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define TOP 0xffffffffffffffffull
-#define FILLS 5u
+#define FILLS 5u    /* patterns of the data */
+#define VARIANTS 6u /* and once more with the strings ended as they should be */
 #define BASES 3u
 
 static const uint64_t sizes[] = {0,          1,
@@ -26,7 +27,7 @@ static const uint64_t sizes[] = {0,          1,
 static const uint64_t values[] = {0, 1, 2, 0x80, 1ull << 63, 0x8182838485868788ull, TOP};
 #define VALUES (sizeof values / sizeof values[0])
 /* Words of a pointer: flags, positions in slots, and places about the bulk area, which follow. */
-static const uint64_t words[] = {0,   1,    2,    3,         63,         64,         65,        80,
+static const uint64_t words[] = {0,   1,    2,    3,          63,         64,         65,       80,
                                  144, 4096, 4176, 1ull << 31, 1ull << 32, 1ull << 63, TOP - 63, TOP};
 #define WORDS (sizeof words / sizeof words[0])
 #define BULK_WORDS 14u
@@ -35,9 +36,9 @@ static uint64_t bulk_word(uint64_t which) {
     const uint64_t slots_end = CAFE_CHANNEL_HEADER_BYTES + 2 * hostile_slot_bytes;
     const uint64_t start = (slots_end + CAFE_BULK_ALIGN - 1) / CAFE_BULK_ALIGN * CAFE_BULK_ALIGN;
     const uint64_t end = start + hostile_bulk_bytes;
-    const uint64_t places[BULK_WORDS] = {start,      start - 64,   start + 1,   start + 8,  start + 63,
-                                         start + 64, end - 64,     end - 63,    end,        end + 64,
-                                         end - 4096, start + 4096, slots_end,   start + (1ull << 32)};
+    const uint64_t places[BULK_WORDS] = {
+        start,    start - 64, start + 1, start + 8,  start + 63,   start + 64, end - 64,
+        end - 63, end,        end + 64,  end - 4096, start + 4096, slots_end,  start + (1ull << 32)};
     return places[which % BULK_WORDS];
 }
 
@@ -93,6 +94,22 @@ static void fill(uint64_t which, uint8_t *data, uint64_t bytes) {
     }
 }
 
+/* Put a NUL wherever one of the frame's strings may end: they start at multiples of 16. */
+static void end_strings(const struct hostile_function *function, uint8_t *frame, uint64_t room) {
+    for (uint32_t i = 0; i < function->field_count; i++) {
+        uint64_t length;
+        memcpy(&length, frame + function->fields[i].offset, sizeof length);
+        if (function->fields[i].role != HOSTILE_STRING || length == 0 || length > room) {
+            continue;
+        }
+        for (uint64_t at = (length - 1) % 16; at < room; at += 16) {
+            if (at >= function->fixed_bytes) { /* the frame itself starts at one, too */
+                frame[at] = 0;
+            }
+        }
+    }
+}
+
 /* One field after the other on every base, then every pair of fields on the first. */
 static uint64_t singles(const struct hostile_function *function) {
     uint64_t total = 0;
@@ -107,8 +124,8 @@ static uint64_t pairs(const struct hostile_function *function) {
     for (uint32_t i = 0; i < function->field_count; i++) {
         for (uint32_t k = 0; k < i; k++) {
             if (function->fields[i].role != HOSTILE_VALUE && function->fields[k].role != HOSTILE_VALUE) {
-                total += choices(function, function->fields[i].role) *
-                         choices(function, function->fields[k].role);
+                total +=
+                    choices(function, function->fields[i].role) * choices(function, function->fields[k].role);
             }
         }
     }
@@ -116,7 +133,7 @@ static uint64_t pairs(const struct hostile_function *function) {
 }
 
 uint64_t hostile_structured_count(const struct hostile_function *function) {
-    return FILLS * (BASES * (singles(function) + 1) + pairs(function));
+    return VARIANTS * (BASES * (singles(function) + 1) + pairs(function));
 }
 
 static void set_single(const struct hostile_function *function, uint64_t which, uint8_t *frame) {
@@ -152,8 +169,9 @@ static void set_pair(const struct hostile_function *function, uint64_t which, ui
 void hostile_structured_frame(const struct hostile_function *function, uint64_t index, uint8_t *frame,
                               uint64_t room) {
     const uint64_t alone = BASES * (singles(function) + 1);
-    uint64_t which = index / FILLS;
-    fill(index, frame, room);
+    uint64_t which = index / VARIANTS;
+    const bool ended = index % VARIANTS == FILLS;
+    fill(ended ? 1 : index % VARIANTS, frame, room);
     memset(frame, 0, function->fixed_bytes);
     if (which < alone) {
         plausible(function, which % BASES, frame);
@@ -161,6 +179,9 @@ void hostile_structured_frame(const struct hostile_function *function, uint64_t 
     } else {
         plausible(function, 0, frame);
         set_pair(function, which - alone, frame);
+    }
+    if (ended) {
+        end_strings(function, frame, room);
     }
 }
 
@@ -186,10 +207,10 @@ void hostile_random_data(struct hostile_random *random, uint8_t *data, uint64_t 
     }
     for (uint64_t i = 0; i < bytes; i += 8) {
         uint64_t word = hostile_next(random);
-        word = kind == FILLS        ? word
-               : kind == FILLS + 1  ? word & ~0xff000000ull /* a NUL here and there */
-               : word % 4 != 0      ? word >> 8 & 3
-                                    : words[(word >> 8) % WORDS];
+        word = kind == FILLS       ? word
+               : kind == FILLS + 1 ? word & ~0xff000000ull /* a NUL here and there */
+               : word % 4 != 0     ? word >> 8 & 3
+                                   : words[(word >> 8) % WORDS];
         memcpy(data + i, &word, bytes - i < 8 ? bytes - i : 8);
     }
 }
@@ -200,6 +221,9 @@ void hostile_random_frame(const struct hostile_function *function, struct hostil
     memset(frame, 0, function->fixed_bytes);
     for (uint32_t i = 0; i < function->field_count; i++) {
         set(&function->fields[i], frame, hostile_word(function, function->fields[i].role, random));
+    }
+    if (hostile_below(random, 2) == 0) {
+        end_strings(function, frame, room);
     }
 }
 

@@ -1,5 +1,5 @@
-/* guest.c - the hostile guest: sends frames to the secret stubs, rewrites them meanwhile, answers callbacks with
- * anything. One worker tries one function in one way. */
+/* guest.c - the hostile guest: sends frames to the secret stubs, rewrites them meanwhile, answers callbacks
+ * with anything. One worker tries one function in one way. */
 #include "hostile.h"
 #include "stand_in.h"
 
@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_TURNS 40u      /* of the guest, in the callbacks of one call */
-#define LEAST_RACED 2000u   /* frames, however fast the rewrites come */
+#define MOST_TURNS 40u    /* of the guest, in the callbacks of one call */
+#define LEAST_RACED 2000u /* frames, however fast the rewrites come */
 #define BULK_FILL 4096u
 
 static struct hostile_task task;
@@ -26,16 +26,21 @@ static uint64_t room(void) {
     return hostile_slot_bytes - CAFE_SLOT_FRAME;
 }
 
+static bool spared(uint32_t entry) {
+    return entry != task.entry && entry < 64 && (task.spared >> entry & 1) != 0;
+}
+
 static uint32_t some_entry(struct hostile_random *random) {
+    const uint32_t entry = (uint32_t)hostile_below(random, hostile_function_count);
     switch (hostile_below(random, 12)) {
     case 0:
         return hostile_function_count + (uint32_t)hostile_below(random, 3);
     case 1:
-        return (uint32_t)hostile_next(random);
+        return UINT32_MAX - 1 - (uint32_t)(hostile_next(random) >> 33);
     case 2:
         return CAFE_ENTRY_RETURN; /* though no callback is out */
     default:
-        return (uint32_t)hostile_below(random, hostile_function_count);
+        return spared(entry) ? task.entry : entry;
     }
 }
 
@@ -55,7 +60,8 @@ static void turn(void) {
     if (nest) {
         slot->entry = some_entry(&dice);
         slot->entry = slot->entry == CAFE_ENTRY_RETURN ? task.entry : slot->entry;
-        hostile_random_frame(&hostile_functions[slot->entry % hostile_function_count], &dice, frame(), room());
+        hostile_random_frame(&hostile_functions[slot->entry % hostile_function_count], &dice, frame(),
+                             room());
     } else {
         hostile_random_data(&dice, frame(), room());
         slot->entry = CAFE_ENTRY_RETURN;
@@ -82,7 +88,8 @@ static void *rewrite(void *argument) {
     uint64_t *report = argument;
     while (!stop) {
         if (function->field_count > 0) {
-            const struct hostile_field *field = &function->fields[hostile_below(&random, function->field_count)];
+            const struct hostile_field *field =
+                &function->fields[hostile_below(&random, function->field_count)];
             const uint64_t word = hostile_word(function, field->role, &random);
             memcpy(frame() + field->offset, &word, field->bytes < 8 ? field->bytes : 8);
         }
@@ -161,6 +168,8 @@ static void race(void) {
 int main(int argc, char **argv) {
     hostile_start(&task, argc, argv);
     stand_in_start(hostile_slot_bytes, hostile_bulk_bytes);
+    stand_in.entry = &task.report->entry;
+    task.report->entry = task.entry;
     stand_in.turn = turn;
     stand_in.there = there;
     stand_in.may_abort = getenv("CAFE_FUZZ_ALLOW_ABORT") != NULL;

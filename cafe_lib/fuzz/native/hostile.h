@@ -38,7 +38,7 @@ extern const uint64_t hostile_slot_bytes, hostile_bulk_bytes;
 enum hostile_phase {
     HOSTILE_STRUCTURED = 0, /* every field at every edge, alone and in pairs */
     HOSTILE_RANDOM = 1,
-    HOSTILE_RACING = 2, /* another thread rewrites everything meanwhile */
+    HOSTILE_RACING = 2,  /* another thread rewrites everything meanwhile */
     HOSTILE_REPLIES = 3, /* the other direction: a hostile enclave and agent */
 };
 
@@ -46,8 +46,9 @@ enum hostile_phase {
 
 /* A file both processes map: how far a worker is. Read by findings.py. */
 struct hostile_report {
-    uint64_t index;   /* of the input being tried */
-    uint64_t total;   /* of the phase; 0: as many as one likes */
+    uint64_t index; /* of the input being tried */
+    uint64_t entry; /* the function that runs now: a callback or a racing writer may call another one */
+    uint64_t total; /* of the phase; 0: as many as one likes */
     uint64_t rewrites, callbacks, nested, fetched_bytes, ended;
     uint64_t statuses[HOSTILE_STATUSES];
     uint64_t field_count; /* what the input is, for people */
@@ -61,6 +62,7 @@ struct hostile_task {
     uint32_t entry;
     uint32_t phase;
     uint64_t seed, first, count, milliseconds, rewrites;
+    uint64_t spared; /* bit i: function i is called only when it is the one to try */
     struct hostile_report *report;
 };
 

@@ -204,7 +204,7 @@ void rt_end(void) {
 }
 
 void rt_answer(struct rt_slot *of, uint32_t status) {
-    stand_in.callbacks += status == CAFE_CALLBACK;
+    stand_in.callbacks += status == CAFE_STATUS_CALLBACK;
     of->shared->status = status;
     __atomic_store_n(&of->shared->reply, of->served, __ATOMIC_RELEASE);
 }
@@ -227,7 +227,10 @@ enum cafe_status rt_run(struct rt_call *call) {
     call->outer = rt_cpu.call;
     rt_cpu.call = call;
     errno = 0;
+    const uint64_t running = *stand_in.entry;
+    *stand_in.entry = entry;
     const enum cafe_status status = stand_in_entries[entry](call);
+    *stand_in.entry = running;
     rt_cpu.call = call->outer;
     return status;
 }

@@ -22,14 +22,15 @@ struct stand_in {
     uint8_t *guest;   /* the region, as its guest sees it */
     uint8_t *enclave; /* the same memory, as secret code gets it */
     uint64_t slot_bytes, bulk_start, bulk_bytes, region_bytes;
-    uint32_t slot;        /* the one that is played in */
-    bool may_abort;       /* giving up is no finding */
-    uint64_t callbacks;   /* made by secret code */
-    uint64_t nested;      /* calls made from them */
-    uint64_t fetched;     /* bytes */
-    uint32_t aborted;     /* status with which the last call gave up, or 0 */
-    void (*turn)(void);   /* the guest's chance to answer a callback; it counts */
-    bool (*there)(void);  /* the guest has not gone */
+    uint32_t slot;       /* the one that is played in */
+    bool may_abort;      /* giving up is no finding */
+    uint64_t callbacks;  /* made by secret code */
+    uint64_t nested;     /* calls made from them */
+    uint64_t fetched;    /* bytes */
+    uint32_t aborted;    /* status with which the last call gave up, or 0 */
+    uint64_t *entry;     /* where to say which function runs */
+    void (*turn)(void);  /* the guest's chance to answer a callback; it counts */
+    bool (*there)(void); /* the guest has not gone */
 };
 extern struct stand_in stand_in;
 

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ARGUMENTS 9
+#define ARGUMENTS 10
 
 static uint64_t started;
 
@@ -21,8 +21,9 @@ static uint64_t now_milliseconds(void) {
 
 static struct hostile_report *map_report(const char *path) {
     const int fd = open(path, O_RDWR | O_CLOEXEC);
-    void *report = fd < 0 ? MAP_FAILED
-                          : mmap(NULL, sizeof(struct hostile_report), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *report = fd < 0
+                       ? MAP_FAILED
+                       : mmap(NULL, sizeof(struct hostile_report), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (report == MAP_FAILED) {
         perror(path);
         exit(2);
@@ -34,7 +35,7 @@ static struct hostile_report *map_report(const char *path) {
 void hostile_start(struct hostile_task *task, int argc, char **argv) {
     uint64_t numbers[ARGUMENTS] = {0};
     if (argc != ARGUMENTS) {
-        (void)fprintf(stderr, "usage: REPORT FUNCTION PHASE SEED FIRST COUNT MILLISECONDS REWRITES\n");
+        (void)fprintf(stderr, "usage: REPORT FUNCTION PHASE SEED FIRST COUNT MILLISECONDS REWRITES SPARED\n");
         exit(2);
     }
     for (int i = 2; i < ARGUMENTS; i++) {
@@ -52,6 +53,7 @@ void hostile_start(struct hostile_task *task, int argc, char **argv) {
                                   .count = numbers[6],
                                   .milliseconds = numbers[7],
                                   .rewrites = numbers[8],
+                                  .spared = numbers[9],
                                   .report = map_report(argv[1])};
     started = now_milliseconds();
 }
