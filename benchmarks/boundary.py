@@ -20,6 +20,7 @@ from local import BUILD, Guests, Released, compile_c
 
 from hypervisor_agent import abi
 from hypervisor_agent.enclave.backend import Backend
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.futex import futex_wait, futex_wake
 from hypervisor_agent.enclave.process import SparePool
@@ -64,9 +65,11 @@ def measure_calls(released: Released, pool: SparePool, runs: int) -> list[Figure
 
 
 def _first_call(enclave: Enclave) -> None:
-    """Call entry 0 once, as libcafe does: publish, ring if the enclave sleeps, wait for the reply."""
+    """Attach a channel and call entry 0 once, as libcafe does: publish, ring if the enclave sleeps, wait."""
     slot = abi.CHANNEL_HEADER_BYTES
-    region = mmap.mmap(enclave.channel.fd, enclave.channel.size)
+    channel = Channel(*enclave.channel_size)
+    attached = enclave.attach(channel)
+    region = mmap.mmap(channel.fd, channel.size)
     struct.pack_into("<QQ", region, slot + _SLOT_FRAME, 1, 1)
     words = memoryview(region).cast("I")
     words[(slot + _SLOT_WAITING) // 4] = 1
@@ -83,6 +86,8 @@ def _first_call(enclave: Enclave) -> None:
     del anchor
     words.release()
     region.close()
+    enclave.detach(attached)
+    channel.close()
 
 
 def measure_start(released: Released, pool: SparePool, runs: int) -> Figure:

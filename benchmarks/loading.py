@@ -10,7 +10,7 @@ from figures import Figure, median_figure
 
 from cafe_lib.image.confidential import Confidential, confidential_digest, derive_salt, encrypt_chunk
 from cafe_lib.image.flat import ImageHeader
-from cafe_lib.image.manifest import PRODUCTION, Manifest
+from cafe_lib.image.manifest import ABI_VERSION, PRODUCTION, Manifest
 from cafe_lib.wire.keys import StreamContext
 from cafe_lib.wire.limits import CHUNK_BYTES
 from cafe_lib.wire.records import CHUNK, RecordReader, RecordWriter
@@ -56,13 +56,15 @@ def _packed() -> tuple[Manifest, Confidential, list[bytes]]:
         version="1",
         publisher=secrets.token_bytes(32),
         build_mode=PRODUCTION,
-        abi_version=1,
+        abi_version=ABI_VERSION,
         isa=1,
         interface_digest=secrets.token_bytes(32),
         stack_bytes=64 << 10,
         heap_bytes=64 << 10,
         slot_count=1,
         slot_bytes=_PAGE,
+        vcpu_count=1,
+        bulk_bytes=0,
         deadline_ms=1000,
         image_bytes=_SIZE,
         chunk_names=names,

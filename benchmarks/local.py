@@ -14,6 +14,7 @@ from cafe_lib.image.manifest import verify_manifest
 from cafe_lib.image.package import Package, open_package, unwrap_confidential
 from cafe_lib.toolchain.keys import create_publisher, load_publisher
 from hypervisor_agent.abi import Status
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest
 from hypervisor_agent.loader.load import ImageLoader
@@ -64,7 +65,7 @@ class Released:
 
 
 class Guests:
-    """Answers launch requests on a UNIX socket with the channel of one running enclave."""
+    """Answers launch requests on a UNIX socket with a channel of one running enclave for each."""
 
     def __init__(self, path: Path, enclave: Enclave) -> None:
         self._enclave = enclave
@@ -74,11 +75,12 @@ class Guests:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        held = []
+        held: list[object] = []
         while True:
             connection, _ = self._socket.accept()
-            held.append(connection)
             request = LaunchRequest.parse(connection.recv(REQUEST_BYTES, socket.MSG_WAITALL))
-            channel = self._enclave.channel
+            channel = Channel(*self._enclave.channel_size)
+            self._enclave.attach(channel)
+            held += [connection, channel]
             reply = LaunchReply(request.number, Status.OK, channel.size)
             socket.send_fds(connection, [reply.encode()], [channel.fd])

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from cafe_lib.errors import CafeError
+from cafe_lib.errors import CafeError, ExitedError
 from cafe_lib.wire.messages import Revocation
 from hypervisor_agent.abi import Status
+from hypervisor_agent.blocking import in_thread
 from hypervisor_agent.guests.messages import LaunchRequest
-from hypervisor_agent.leases import Clock, LeaseBook, RestartBudget, boottime
+from hypervisor_agent.leases import Clock, LeaseBook, boottime
 from hypervisor_agent.release import Deployment, Order
+from hypervisor_agent.starter import Starter
 from hypervisor_agent.steps import Steps
-from hypervisor_agent.tenancy import EnclaveTenancy, Starter, in_thread
+from hypervisor_agent.tenancy import EnclaveTenancy, Member, Upkeep
 
 LONGEST_SLEEP_SECONDS = 1.0
 """The loop's clock stands still while the host sleeps; leases do not."""
@@ -26,6 +29,7 @@ RENEWAL_PAUSE_SECONDS = 2.0
 MAX_REMEMBERED_REVOCATIONS = 4096
 
 _log = structlog.get_logger()
+_T = TypeVar("_T")
 
 
 class Deployer(Protocol):
@@ -41,6 +45,39 @@ class Deployer(Protocol):
         """Give a seat back; a failure is logged, the SBS frees the seat when the lease runs out."""
 
 
+@dataclass(eq=False, slots=True)
+class _Share:
+    """What the processes of one VM share that ask for one release: its deployment, then its tenancy."""
+
+    order: Order
+    opening: asyncio.Task[EnclaveTenancy]
+    users: int = 0
+    """Those who wait, and those who have been admitted."""
+
+    @property
+    def tenancy(self) -> EnclaveTenancy | None:
+        """What the deployment came to; None before, or when it failed."""
+        task = self.opening
+        return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
+
+    async def opened(self) -> EnclaveTenancy:
+        """Wait for the deployment; for others it goes on when the caller is cancelled. Raises CafeError."""
+        await asyncio.wait({self.opening})
+        if self.opening.cancelled():
+            raise ExitedError("the agent is ending")
+        return self.opening.result()
+
+    @property
+    def over(self) -> bool:
+        """True when nobody can be admitted any more."""
+        return self.opening.done() and (self.tenancy is None or self.tenancy.stopped)
+
+    def cancel(self) -> None:
+        """Give the deployment up if it is under way; asking twice would interrupt its undoing."""
+        if not self.opening.cancelling():
+            self.opening.cancel()
+
+
 class AgentHost:
     """Fills the guests' port. Lives on the event loop."""
 
@@ -48,44 +85,87 @@ class AgentHost:
         self,
         deployer: Deployer,
         starter: Starter,
-        new_budget: Callable[[], RestartBudget],
+        upkeep: Upkeep,
         steps: Steps,
         clock: Clock = boottime,
     ) -> None:
         self._deployer = deployer
         self._starter = starter
-        self._new_budget = new_budget
+        self._upkeep = upkeep
         self._steps = steps
         self._clock = clock
         self._leases = LeaseBook()
         self._tenancies: dict[bytes, EnclaveTenancy] = {}
+        self._shares: dict[Order, _Share] = {}
+        self._members: dict[Member, _Share] = {}
+        self._ending: set[bytes] = set()
         self._revoked: deque[bytes] = deque(maxlen=MAX_REMEMBERED_REVOCATIONS)
         self._changed = asyncio.Event()
         self._deploying = 0
         self._renewal: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def launch(self, vm_id: str, request: LaunchRequest) -> EnclaveTenancy:
-        """See the guests' port."""
+    # -------------------------------------------------------------- the guests' port
+
+    async def launch(self, vm_id: str, request: LaunchRequest) -> Member:
+        """See the guests' port. The first process of a VM has the release deployed, others join it."""
         self._steps.step("deployment", 1, 0)
         self._steps.step("deployment", 2, 0)
-        order = Order(vm_id, request.secret_binary_id, request.interface_digest)
-        return await self._run(await self._deploy(order))
+        share = self._share(Order(vm_id, request.secret_binary_id, request.interface_digest))
+        member = None
+        try:
+            member = Member(await share.opened())
+            await member.tenancy.admit(member, self._clock)
+        except BaseException:
+            await asyncio.shield(self._leave(share, member))
+            raise
+        self._members[member] = share
+        return member
 
-    async def replace(self, tenancy: EnclaveTenancy) -> None:
+    async def rejoin(self, member: Member) -> None:
         """See the guests' port."""
-        await tenancy.replace(self._clock)
+        await member.tenancy.admit(member, self._clock)
 
-    async def end(self, tenancy: EnclaveTenancy) -> None:
+    async def end(self, member: Member) -> None:
         """See the guests' port. Once begun it is carried through, even if the caller is cancelled."""
-        await asyncio.shield(self._background(self._end(tenancy)))
+        share = self._members.pop(member, None)
+        if share is not None:
+            await asyncio.shield(self._leave(share, member))
+
+    # -------------------------------------------------------------- what processes share
+
+    def _share(self, order: Order) -> _Share:
+        share = self._shares.get(order)
+        if share is None or share.over:
+            share = self._shares[order] = _Share(order, self._background(self._open(order)))
+        share.users += 1
+        return share
+
+    def _leave(self, share: _Share, member: Member | None) -> asyncio.Task[None]:
+        """Take one user out, at once; who is the last ends the tenancy, or gives up its deployment."""
+        share.users -= 1
+        if not share.users and self._shares.get(share.order) is share:
+            del self._shares[share.order]
+        return self._background(self._left(share, member, last=not share.users))
+
+    async def _left(self, share: _Share, member: Member | None, *, last: bool) -> None:
+        if last:
+            share.cancel()
+            await asyncio.wait({share.opening})
+            if share.tenancy is not None:
+                await self._end(share.tenancy)
+        if member is not None:
+            await member.tenancy.dismiss(member)
 
     async def _end(self, tenancy: EnclaveTenancy) -> None:
-        lease_id = tenancy.release.lease.lease_id
-        self._tenancies.pop(lease_id, None)
-        await tenancy.stop(Status.EXITED)
-        if self._leases.drop(lease_id):
-            await asyncio.to_thread(self._deployer.end_lease, lease_id)
+        """Whoever takes a tenancy out of the table gives its lease back; others wait until it has stopped."""
+        if self._tenancies.pop(tenancy.release.lease.lease_id, None) is not None:
+            await self._stop_one(tenancy, Status.EXITED)
+        else:
+            await tenancy.stop(Status.EXITED)
+
+    async def _open(self, order: Order) -> EnclaveTenancy:
+        return await self._run(await self._deploy(order))
 
     async def _deploy(self, order: Order) -> Deployment:
         cancelled = threading.Event()
@@ -102,18 +182,23 @@ class AgentHost:
 
     async def _run(self, deployment: Deployment) -> EnclaveTenancy:
         release = deployment.release
-        tenancy = EnclaveTenancy(release, self._starter, self._new_budget(), self._steps)
+        tenancy = EnclaveTenancy(release, self._starter, self._upkeep, self._steps)
         self._leases.add(release.lease)
         self._tenancies[release.lease.lease_id] = tenancy
         self._changed.set()
         try:
             if release.lease.lease_id in self._revoked or release.lease.expires_at <= self._clock():
-                await self._stop((release.lease.lease_id,), Status.REVOKED)
+                stopping = self._background(self._stop((release.lease.lease_id,), Status.REVOKED))
+                await asyncio.shield(stopping)
             await tenancy.start(deployment.plan)
         except BaseException:
-            await asyncio.shield(self.end(tenancy))
+            await asyncio.shield(self._background(self._undo(tenancy, deployment)))
             raise
         return tenancy
+
+    async def _undo(self, tenancy: EnclaveTenancy, deployment: Deployment) -> None:
+        await self._end(tenancy)
+        await asyncio.to_thread(deployment.discard)  # it may not have come to its start
 
     # -------------------------------------------------------------- what ends enclaves
 
@@ -149,7 +234,10 @@ class AgentHost:
 
     async def close(self) -> None:
         """End every enclave and give every lease back."""
-        await asyncio.gather(*(self.end(tenancy) for tenancy in tuple(self._tenancies.values())))
+        for share in self._shares.values():
+            share.cancel()
+        await asyncio.gather(*(self._end(tenancy) for tenancy in tuple(self._tenancies.values())))
+        await asyncio.gather(*(self.end(member) for member in tuple(self._members)))
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
@@ -173,8 +261,9 @@ class AgentHost:
 
         While a deployment is under way, a lease that is not in the book may be its own.
         """
-        strays = [] if self._deploying else [lease for lease in lease_ids if lease not in self._leases]
-        for lease_id in strays:
+        if self._deploying:
+            return
+        for lease_id in [each for each in lease_ids if each not in self._leases and each not in self._ending]:
             await asyncio.to_thread(self._deployer.end_lease, lease_id)
 
     async def _stop(self, lease_ids: tuple[bytes, ...], status: Status) -> None:
@@ -184,17 +273,24 @@ class AgentHost:
         """
         stopping = []
         for lease_id in lease_ids:
-            self._leases.drop(lease_id)
             tenancy = self._tenancies.pop(lease_id, None)
             if tenancy is not None:
+                self._ending.add(lease_id)
                 stopping.append(self._stop_one(tenancy, status))
+            self._leases.drop(lease_id)
         await asyncio.gather(*stopping)
 
     async def _stop_one(self, tenancy: EnclaveTenancy, status: Status) -> None:
-        await tenancy.stop(status)
-        await asyncio.to_thread(self._deployer.end_lease, tenancy.release.lease.lease_id)
+        lease_id = tenancy.release.lease.lease_id
+        self._ending.add(lease_id)
+        try:
+            await tenancy.stop(status)
+            self._leases.drop(lease_id)
+            await asyncio.to_thread(self._deployer.end_lease, lease_id)
+        finally:
+            self._ending.discard(lease_id)
 
-    def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _background(self, work: Coroutine[None, None, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -52,5 +52,5 @@ class Deployment:
     plan: EnclavePlan
 
     def discard(self) -> None:
-        """Wipe the enclave that will not be started."""
+        """Wipe the enclave that will not be started, or that has been destroyed."""
         self.plan.memory.wipe()

@@ -10,21 +10,22 @@ from pathlib import Path
 
 from cafe_lib.client.connection import Timeouts
 from cafe_lib.client.host import HostCalls
+from cafe_lib.image.manifest import Manifest
 from cafe_lib.wire.messages import Revocation
 from hypervisor_agent.deploy import SbsDeployer
 from hypervisor_agent.enclave.backend import Backend
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import SparePool
 from hypervisor_agent.events import RevocationReader
 from hypervisor_agent.guests.server import GuestServer, GuestSocket
 from hypervisor_agent.host import AgentHost
-from hypervisor_agent.leases import RestartBudget
 from hypervisor_agent.plan import EnclavePlan
 from hypervisor_agent.session import Attester, Identity, SessionKeeper
 from hypervisor_agent.settings import Settings
 from hypervisor_agent.state import StateDirectory
 from hypervisor_agent.steps import Steps
-from hypervisor_agent.tenancy import EnclaveTenancy
+from hypervisor_agent.tenancy import Member, Upkeep
 from hypervisor_agent.tpm.esapi import EsapiTpm
 from hypervisor_agent.trusted import BUILD_DEBUG, BUILD_PRODUCTION
 
@@ -46,13 +47,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class PooledStarter:
-    """Starts enclaves in processes of a pool."""
+    """Starts enclaves in processes of a pool; makes channels."""
 
     pool: SparePool
 
     def start(self, plan: EnclavePlan) -> Enclave:
         """See the port."""
         return Enclave.start(plan, self.pool)
+
+    def channel(self, manifest: Manifest) -> Channel:
+        """See the port."""
+        return Channel(manifest.slot_count, manifest.slot_bytes, manifest.bulk_bytes)
 
 
 class _Workers(ThreadPoolExecutor):
@@ -81,7 +86,7 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
             sessions = SessionKeeper(attester)
             modes = frozenset({BUILD_PRODUCTION} | ({BUILD_DEBUG} if options.allow_debug else set()))
             deployer = SbsDeployer(sbs, attester, sessions, steps, modes)
-            host = AgentHost(deployer, PooledStarter(pool), lambda: _budget(settings), steps)
+            host = AgentHost(deployer, PooledStarter(pool), _upkeep(settings), steps)
 
             def deliver(revocation: Revocation) -> None:
                 loop.call_soon_threadsafe(host.revoke, revocation)
@@ -92,9 +97,7 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
         await asyncio.to_thread(pool.close)
 
 
-async def _run(
-    server: GuestServer[EnclaveTenancy], host: AgentHost, reader: RevocationReader, steps: Steps
-) -> None:
+async def _run(server: GuestServer[Member], host: AgentHost, reader: RevocationReader, steps: Steps) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -115,5 +118,5 @@ async def _run(
         steps.event("stopped")
 
 
-def _budget(settings: Settings) -> RestartBudget:
-    return RestartBudget(settings.restarts, settings.restart_window_seconds)
+def _upkeep(settings: Settings) -> Upkeep:
+    return Upkeep(settings.restarts, settings.restart_window_seconds, settings.standby)

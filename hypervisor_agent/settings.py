@@ -23,6 +23,8 @@ class Settings(BaseSettings):
     restarts: int = Field(default=5, ge=0, le=1000)
     """Fresh enclaves one lease may use within ``restart_window_seconds``."""
     restart_window_seconds: float = Field(default=60.0, gt=0)
+    standby: bool = True
+    """Keep a spare enclave, started, for each one that runs: a crash costs moments, and memory twice."""
     http_seconds: float = Field(default=20.0, gt=0)
     """How long one answer of the SBS may take."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

@@ -39,7 +39,7 @@ class Steps:
         """Report a step of the paper that has just been done, with how long it took."""
         self.event("step", phase=phase, step=step, title=_TITLES[phase][step], ms=round(milliseconds, 3))
 
-    def event(self, kind: str, **fields: str | float) -> None:
+    def event(self, kind: str, /, **fields: str | float | None) -> None:
         """Write one line; ``at`` is nanoseconds since the epoch. Never give it a secret."""
         if self._stream is None:
             return

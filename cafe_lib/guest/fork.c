@@ -6,6 +6,17 @@
 
 #include <unistd.h>
 
+/* Forked in a callback: the calls around it are the parent's to finish. */
+static void forget_calls(void) {
+    for (struct cafe_call *call = cafe_me.open; call != NULL; call = call->outer) {
+        cafe_call_fail(call, CAFE_E_EXITED, NULL);
+        if (call->inner != NULL) {
+            cafe_call_fail(call->inner, CAFE_E_EXITED, NULL);
+        }
+        call->blocks = NULL;
+    }
+}
+
 static void forget(void) {
     for (struct cafe_state *state = cafe_first_state(); state != NULL; state = state->next) {
         if (state->connection >= 0) {
@@ -13,15 +24,17 @@ static void forget(void) {
         }
         state->connection = -1;
         state->region = NULL;
-        state->region_bytes = 0;
         state->slot_count = 0;
         state->broken = CAFE_OK;
-        state->waiters = 0;
+        state->mapping = NULL; /* what described it is lost: another thread may have been changing it */
         (void)pthread_mutex_init(&state->lock, NULL);
+        (void)pthread_mutex_init(&state->bulk_lock, NULL);
+        cafe_turns_start(state);
         for (uint32_t seat = 0; seat < CAFE_MAX_SLOTS; seat++) {
-            state->seats[seat].taken = CAFE_SEAT_ABSENT;
+            state->seats[seat].word = CAFE_SEAT_ABSENT;
         }
     }
+    forget_calls();
 }
 
 void cafe_fork_install(void) {

@@ -18,6 +18,7 @@ from cafe_lib.toolchain.compile import (
     GUEST,
     INCLUDE,
     RUNTIME,
+    RUNTIME_FLAGS,
     Toolchain,
     Unit,
     compile_public,
@@ -147,7 +148,7 @@ def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
     runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
     if not project.needs_cxx:
         runtime.remove(RUNTIME / "rt_glibc.c")
-    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
+    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", RUNTIME_FLAGS, path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
         units.append(_unit(shop, path, target, language_of(path)))

@@ -41,6 +41,9 @@ SECRET_FLAGS: Final = (
     "-U_FORTIFY_SOURCE",
     "-Werror=date-time",
 )
+RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
+"""The runtime leaves nothing of its own in vector registers for a call to find."""
+
 PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
 
 

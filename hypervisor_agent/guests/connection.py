@@ -12,7 +12,7 @@ import structlog
 from cafe_lib.errors import CafeError, ConflictError, MalformedError
 from hypervisor_agent.abi import Status
 from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest
-from hypervisor_agent.guests.port import EnclaveHost, TenancyT
+from hypervisor_agent.guests.port import EnclaveHost, MemberT
 from hypervisor_agent.guests.status import message_of, status_of
 
 REQUEST_SECONDS = 10.0
@@ -28,18 +28,18 @@ class GuestGoneError(Exception):
     """The guest closed its connection, or spoke out of turn: nothing is owed to it any more."""
 
 
-class GuestConnection(Generic[TenancyT]):
-    """Serves one connection until it closes; then its enclave is destroyed."""
+class GuestConnection(Generic[MemberT]):
+    """Serves one connection until it closes; then what it held is given up."""
 
     def __init__(
-        self, connection: socket.socket, vm_id: str, host: EnclaveHost[TenancyT], turns: asyncio.Semaphore
+        self, connection: socket.socket, vm_id: str, host: EnclaveHost[MemberT], turns: asyncio.Semaphore
     ) -> None:
         """Take over a connection; ``turns`` bounds the launches of one VM that are under way at a time."""
         self._socket = connection
         self._vm_id = vm_id
         self._host = host
         self._turns = turns
-        self._tenancy: TenancyT | None = None
+        self._member: MemberT | None = None
 
     async def serve(self) -> None:
         """Answer requests until the guest goes; never raises for anything a guest does."""
@@ -50,15 +50,15 @@ class GuestConnection(Generic[TenancyT]):
             _log.debug("guest gone", vm=self._vm_id)
         finally:
             self._socket.close()
-            if self._tenancy is not None:
-                await asyncio.shield(self._host.end(self._tenancy))
+            if self._member is not None:
+                await asyncio.shield(self._host.end(self._member))
 
     async def _answer(self, data: bytes) -> None:
         number = int.from_bytes(data[8:16], "little")
         try:
             request = LaunchRequest.parse(data)
-            tenancy = await self._until_gone(self._launch(request))
-            reply, descriptor = LaunchReply(number, Status.OK, tenancy.region_bytes), tenancy.channel_fd
+            member = await self._until_gone(self._launch(request))
+            reply, descriptor = LaunchReply(number, Status.OK, member.region_bytes), member.channel_fd
         except CafeError as error:
             _log.warning("launch refused", vm=self._vm_id, code=error.code, detail=error.detail)
             self._reply(LaunchReply(number, status_of(error), message=message_of(error)))
@@ -67,7 +67,7 @@ class GuestConnection(Generic[TenancyT]):
             return
         self._reply(reply, descriptor)
 
-    async def _launch(self, request: LaunchRequest) -> TenancyT:
+    async def _launch(self, request: LaunchRequest) -> MemberT:
         """Take a turn; one that came to nothing is given back late.
 
         Else a guest could make its agent hammer the SBS, whose patience with a host other VMs need as well.
@@ -75,28 +75,28 @@ class GuestConnection(Generic[TenancyT]):
         await self._turns.acquire()
         pause = FAILURE_PAUSE_SECONDS
         try:
-            tenancy = await self._start(request)
+            member = await self._start(request)
             pause = 0.0
-            return tenancy
+            return member
         finally:
             asyncio.get_running_loop().call_later(pause, self._turns.release)
 
-    async def _start(self, request: LaunchRequest) -> TenancyT:
-        if self._tenancy is not None and self._tenancy.stopped:
-            await self._host.end(self._tenancy)
-            self._tenancy = None
-        if self._tenancy is None:
-            self._tenancy = await self._host.launch(self._vm_id, request)
-        elif self._tenancy.secret_binary_id != request.secret_binary_id:
+    async def _start(self, request: LaunchRequest) -> MemberT:
+        if self._member is not None and self._member.stopped:
+            await self._host.end(self._member)
+            self._member = None
+        if self._member is None:
+            self._member = await self._host.launch(self._vm_id, request)
+        elif self._member.secret_binary_id != request.secret_binary_id:
             raise ConflictError("this connection belongs to another release")
         else:
-            await self._host.replace(self._tenancy)
-        return self._tenancy
+            await self._host.rejoin(self._member)
+        return self._member
 
     async def _receive(self) -> bytes:
         """Wait for one whole request: as long as it likes when an enclave runs, else not for ever."""
         loop = asyncio.get_running_loop()
-        idle = None if self._tenancy is not None else REQUEST_SECONDS
+        idle = None if self._member is not None else REQUEST_SECONDS
         data = await asyncio.wait_for(loop.sock_recv(self._socket, REQUEST_BYTES), idle)
         while data and len(data) < REQUEST_BYTES:
             more = loop.sock_recv(self._socket, REQUEST_BYTES - len(data))

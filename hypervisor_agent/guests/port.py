@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 from hypervisor_agent.guests.messages import LaunchRequest
 
 
-class Tenancy(Protocol):
-    """An enclave that one guest process uses, under one lease."""
+class Member(Protocol):
+    """One guest process's part in an enclave that its VM's processes share."""
 
     @property
     def secret_binary_id(self) -> bytes:
@@ -20,24 +20,27 @@ class Tenancy(Protocol):
 
     @property
     def channel_fd(self) -> int:
-        """The channel of the enclave that runs now; owned by the tenancy."""
+        """The channel of this process alone, attached to the enclave that runs now; owned by the host."""
 
     @property
     def region_bytes(self) -> int:
         """The size of the channel."""
 
 
-TenancyT = TypeVar("TenancyT", bound=Tenancy)
+MemberT = TypeVar("MemberT", bound=Member)
 
 
-class EnclaveHost(Protocol[TenancyT]):
-    """Starts, replaces and ends enclaves. Cancelling a coroutine undoes what it has begun."""
+class EnclaveHost(Protocol[MemberT]):
+    """Admits guest processes to enclaves. Cancelling a coroutine undoes what it has begun."""
 
-    async def launch(self, vm_id: str, request: LaunchRequest) -> TenancyT:
-        """Deploy a release and start it. Raises any CafeError."""
+    async def launch(self, vm_id: str, request: LaunchRequest) -> MemberT:
+        """Admit to the VM's enclave of a release; the first process has it deployed. Raises any CafeError."""
 
-    async def replace(self, tenancy: TenancyT) -> None:
-        """End the present enclave of a tenancy and start a fresh one. Raises any CafeError."""
+    async def rejoin(self, member: MemberT) -> None:
+        """Attach to a fresh enclave if the last has ended, else through another channel.
 
-    async def end(self, tenancy: TenancyT) -> None:
-        """Destroy the enclave and give the lease back; ending twice is harmless."""
+        Raises any CafeError.
+        """
+
+    async def end(self, member: MemberT) -> None:
+        """Let a process go; with the last one, enclave and lease. Twice is harmless."""

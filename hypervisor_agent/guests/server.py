@@ -18,7 +18,7 @@ import structlog
 
 from cafe_lib.errors import HostError
 from hypervisor_agent.guests.connection import GuestConnection
-from hypervisor_agent.guests.port import EnclaveHost, TenancyT
+from hypervisor_agent.guests.port import EnclaveHost, MemberT
 
 MAX_CONNECTIONS = 64
 """Guest processes of one VM at a time; further ones are turned away."""
@@ -47,10 +47,10 @@ class GuestSocket:
         return cls(vm_id, Path(path) if path else directory / f"{vm_id}.sock")
 
 
-class GuestServer(Generic[TenancyT]):
+class GuestServer(Generic[MemberT]):
     """Listens on every VM's socket and serves the connections."""
 
-    def __init__(self, sockets: list[GuestSocket], host: EnclaveHost[TenancyT]) -> None:
+    def __init__(self, sockets: list[GuestSocket], host: EnclaveHost[MemberT]) -> None:
         self._sockets = sockets
         self._host = host
         self._listeners: list[tuple[socket.socket, GuestSocket]] = []

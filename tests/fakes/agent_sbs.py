@@ -87,7 +87,7 @@ def make_release(code_pages: int = 1) -> FakeRelease:
     confidential = Confidential(b"x" * 32, chunk_keys, tags).encode()
     public = key.public_key().public_bytes_raw()
     manifest = Manifest(
-        "app", "1", publisher_id(public), PRODUCTION, 1, 1, INTERFACE, 16384, 65536, 1, 4096, 1000,
+        "app", "1", publisher_id(public), PRODUCTION, 2, 1, INTERFACE, 16384, 65536, 1, 4096, 1, 0, 1000,
         len(plain), names, confidential_digest(confidential),
     )  # fmt: skip
     return FakeRelease(sign_manifest(key, manifest), manifest, public, confidential, ciphertext)

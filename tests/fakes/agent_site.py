@@ -354,6 +354,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def cpu_ticks(pid: int) -> int:
+    """Clock ticks of CPU time that the process has used in user mode; its guest's are among them."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
 def memory_of(pid: int, name: str = "") -> Iterator[bytes]:
     """Every readable mapping of a process, or those of this name."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:

@@ -13,6 +13,7 @@ from cafe_lib.interface.layout import OUT_ALIGN, fixed_part, result_in_slot, rou
 from cafe_lib.interface.model import Carry, Function, Kind, Shape
 from cafe_lib.toolchain.build import BuildResult
 from hypervisor_agent.abi import CHANNEL_BELL, CHANNEL_HEADER_BYTES, CHANNEL_SLEEPING, Status
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.futex import futex_wake
 from hypervisor_agent.enclave.outcome import Outcome
@@ -32,11 +33,13 @@ class Reply:
 
 
 class Caller:
-    """A started enclave and the guest's side of its channel."""
+    """A started enclave and the guest's side of a channel to it."""
 
     def __init__(self, built: BuildResult, enclave: Enclave) -> None:
         self.built, self.enclave = built, enclave
-        self.map = mmap.mmap(enclave.channel.fd, enclave.channel.size)
+        self.channel = Channel(*enclave.channel_size)
+        self.region = enclave.attach(self.channel)
+        self.map = mmap.mmap(self.channel.fd, self.channel.size)
         self.words = memoryview(self.map).cast("I")  # one store each; struct.pack_into writes zeros first
 
     def call(self, name: str, *values: Value, slot: int = 0) -> Reply:
@@ -56,8 +59,11 @@ class Caller:
         return self.words[offset // 4]
 
     def close(self) -> None:
+        """Destroy the enclave and close the channel."""
+        self.enclave.destroy()
         self.words.release()
         self.map.close()
+        self.channel.close()
 
     def request(self, entry: int, slot: int = 0, *, ahead: int = 1) -> Status:
         """Publish a request and wait for its answer, or for the enclave's end."""
@@ -73,7 +79,7 @@ class Caller:
             if outcome is not None:
                 return outcome.status
             assert time.monotonic() < end, "no reply"
-        return Status(self.word(base + STATUS))
+        return Status(self.word(base + STATUS) & 0xFFFF)  # the rest is errno
 
     def ring(self) -> None:
         self.words[CHANNEL_BELL // 4] = (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF

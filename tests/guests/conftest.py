@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -210,24 +211,12 @@ def connect(probe: Probe) -> Iterator[Connect]:
         channel.close()
 
 
-@pytest.fixture
-def kvm_enclave(probe: Probe, vmm: Path) -> Iterator[Enclave]:
-    """Start an enclave under KVM, whatever other tests run on."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("this machine has no /dev/kvm that we may open")
-    spares = SparePool(choose_backend("kvm"))
-    enclave = Enclave.start(probe.plan(), spares)
-    yield enclave
-    enclave.destroy()
-    spares.close()
-
-
 Launch = Callable[..., tuple[Enclave, Caller]]
 
 
-@pytest.fixture
-def launch(probe: Probe, pool: SparePool, connect: Connect) -> Iterator[Launch]:
-    """Start enclaves that run the probe, with a guest each; they are destroyed at the end of the test."""
+@contextmanager
+def launching(probe: Probe, pool: SparePool, connect: Connect) -> Iterator[Launch]:
+    """Start enclaves that run the probe, with a guest each; they are destroyed at the end."""
     started: list[Enclave] = []
 
     def start(plan: EnclavePlan | None = None, **fields: object) -> tuple[Enclave, Caller]:
@@ -235,9 +224,41 @@ def launch(probe: Probe, pool: SparePool, connect: Connect) -> Iterator[Launch]:
         started.append(enclave)
         return enclave, connect(enclave)
 
-    yield start
-    for enclave in started:
-        enclave.destroy()
+    try:
+        yield start
+    finally:
+        for enclave in started:
+            enclave.destroy()
+
+
+@pytest.fixture
+def launch(probe: Probe, pool: SparePool, connect: Connect) -> Iterator[Launch]:
+    """Start enclaves on each backend."""
+    with launching(probe, pool, connect) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def kvm_pool(vmm: Path) -> Iterator[SparePool]:
+    """Spare processes under KVM, whatever other tests run on."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("this machine has no /dev/kvm that we may open")
+    spares = SparePool(choose_backend("kvm"))
+    yield spares
+    spares.close()
+
+
+@pytest.fixture
+def kvm_launch(probe: Probe, kvm_pool: SparePool, connect: Connect) -> Iterator[Launch]:
+    """Start enclaves under KVM: the emulator runs one vCPU only."""
+    with launching(probe, kvm_pool, connect) as start:
+        yield start
+
+
+@pytest.fixture
+def kvm_enclave(kvm_launch: Launch) -> Enclave:
+    """Start one enclave under KVM."""
+    return kvm_launch()[0]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cafe_lib.errors import DeadlineError, ExitedError, FaultError
+from hypervisor_agent import abi
 from hypervisor_agent.abi import Status
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import SparePool
@@ -15,6 +16,7 @@ from hypervisor_agent.enclave.process import SparePool
 if TYPE_CHECKING:
     from conftest import Launch, Probe
 
+SLOT = abi.CHANNEL_HEADER_BYTES
 GP, PF, UD = "#GP (general protection)", "#PF (page fault)", "#UD (undefined instruction)"
 
 # entry, argument, vector (None: any; nested hypervisors differ)
@@ -89,6 +91,25 @@ def test_guard_pages_around_every_area(launch: Launch, probe: Probe, region: str
     if (region, place) == ("code", "guard above"):
         part = next(part for part in plan.regions if part.name == "bss")
     address = part.address - 8 if place == "guard below" else part.end
+    _, caller = launch(plan)
+    assert caller.call("load", address) is Status.FAULT
+
+
+@pytest.mark.case("B16", "B20")
+@pytest.mark.parametrize("name", ["stack of vCPU 1", "arena of vCPU 1", "thread of vCPU 1"])
+def test_parts_of_another_vcpu_are_named(launch: Launch, probe: Probe, name: str) -> None:
+    plan = probe.plan(vcpu_count=2)
+    address = next(part.address for part in plan.regions if part.name == name)
+    enclave, caller = launch(plan)
+    assert caller.call("jump", address) is Status.FAULT
+    assert f"jump to {name} + 0x0" in enclave.wait(5).error.detail
+
+
+@pytest.mark.case("B20")
+@pytest.mark.parametrize("name", ["tables of vCPU 1", "fault stack of vCPU 1"])
+def test_supervisor_pages_of_another_vcpu_cannot_be_read(launch: Launch, probe: Probe, name: str) -> None:
+    plan = probe.plan(vcpu_count=2)
+    address = next(part.address for part in plan.regions if part.name == name)
     _, caller = launch(plan)
     assert caller.call("load", address) is Status.FAULT
 
@@ -177,13 +198,24 @@ def test_hypervisor_call_does_nothing_or_ends_the_enclave(launch: Launch, entry:
 FAR = (2, 63, 64, 0xFFFFFFFF, 1 << 32, 7 << 32, 8 << 32, 16 << 32, 0xFFFFFFFF << 32, (1 << 64) - 1)
 
 
-@pytest.mark.parametrize("entry", ["wake_far", "rest"])
-def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch, entry: str) -> None:
+def test_wake_of_a_slot_that_does_not_exist_does_nothing(launch: Launch) -> None:
     """Slots beyond the last, regions that no process has, regions beyond the last."""
     _, caller = launch()
     for argument in FAR:
-        assert caller.call(entry, argument) == 77
+        assert caller.call("wake_far", argument) == 77
     assert caller.call("echo", 1) == 2
+
+
+def test_rest_sleeps_until_a_bell_rings(launch: Launch) -> None:
+    """Whatever slot it wakes before; the emulator does not sleep while a call is under way."""
+    _, caller = launch(deadline_ms=10_000)
+    for argument in FAR:
+        number = caller.request("rest", argument)
+        while caller.word(SLOT + abi.SLOT_REPLY) != number:
+            assert caller.dead is None
+            caller.ring()
+            time.sleep(0.005)
+        assert caller.answer(number) == 77
 
 
 def test_yield_returns(launch: Launch) -> None:

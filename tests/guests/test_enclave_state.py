@@ -11,7 +11,9 @@ import pytest
 from hypervisor_agent import abi
 
 if TYPE_CHECKING:
-    from conftest import Launch, Probe
+    from conftest import Connect, Launch, Probe
+
+    from hypervisor_agent.enclave.process import SparePool
 
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
 FLAGS, MXCSR, FCW, RETURN, THREAD, CS, SS, FXSAVE = 128, 136, 144, 152, 160, 168, 176, 256
@@ -100,6 +102,45 @@ def test_whole_stack_and_heap_are_usable(launch: Launch, probe: Probe) -> None:
             if name != "stack" or address < region.end - 8192:
                 caller.call("store", address, 0x1234)
                 assert caller.call("load", address) == 0x1234
+
+
+@pytest.mark.case("B01", "B18")
+@pytest.mark.parametrize("vcpus", [2, 16])
+def test_other_vcpus_at_entry(kvm_launch: Launch, probe: Probe, vcpus: int) -> None:
+    """Each has its number, its stack and its thread pointer; all else is as on the first."""
+    plan = probe.plan(vcpu_count=vcpus)
+    _, caller = kvm_launch(plan)
+    for number in range(1, vcpus):
+        area = plan.image_base + probe.symbols["in_bss"] + 1024 * number
+        until = time.monotonic() + 10
+        while not caller.call("load", area + 8 * GENERAL.index("rdi")):
+            assert time.monotonic() < until, "it was never entered"
+        registers = {name: caller.call("load", area + 8 * index) for index, name in enumerate(GENERAL)}
+        assert registers.pop("rdi") == plan.config.rdi
+        assert registers.pop("rsi") == number
+        assert registers.pop("rsp") == plan.config.vcpus[number].rsp
+        assert set(registers.values()) == {0}
+        assert caller.call("load", area + FLAGS) & ~INTERRUPTS & ~IOPL == RESERVED_FLAGS
+        assert caller.call("load", area + MXCSR) & 0xFFFFFFFF == 0x1F80
+
+
+def test_calls_of_two_processes_run_side_by_side(kvm_launch: Launch, connect: Connect) -> None:
+    """A call that never ends takes one vCPU; the other serves the other process meanwhile."""
+    enclave, first = kvm_launch(vcpu_count=2, deadline_ms=5000)
+    second = connect(enclave)
+    first.request("spin")
+    for number in range(50):
+        assert second.call("echo", number, seconds=2) == number + 1
+    assert second.call("vcpu") in {0, 1}
+    assert enclave.wait(0) is None
+
+
+@pytest.mark.parametrize("vcpus", [2, 16])
+def test_first_vcpu_serves_all_where_there_is_no_other(launch: Launch, pool: SparePool, vcpus: int) -> None:
+    _, caller = launch(vcpu_count=vcpus)
+    assert [caller.call("echo", number) for number in range(20)] == list(range(1, 21))
+    if pool.backend.name == "emulator":
+        assert caller.call("vcpu") == 0
 
 
 def _cpu_seconds(pid: int) -> float:

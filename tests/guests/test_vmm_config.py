@@ -15,7 +15,7 @@ import pytest
 from hypervisor_agent.abi import CONFIG_BYTES, VmmConfig
 
 if TYPE_CHECKING:
-    from conftest import ConfigCheck
+    from conftest import Probe
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -66,7 +66,18 @@ BAD: dict[str, tuple[str, dict[str, int]]] = {
     "slot too small": ("slot_bytes", {"slot_bytes": 2048}),
     "slot too large": ("slot_bytes", {"slot_bytes": (64 << 20) + 4096}),
     "slot of no whole pages": ("slot_bytes", {"slot_bytes": 4104}),
-    "channel of another size": ("channel_bytes", {"channel_bytes": 4096}),
+    "no regions": ("region_count", {"region_count": 0}),
+    "too many regions": ("region_count", {"region_count": 17}),
+    "regions 2^32-1": ("region_count", {"region_count": 0xFFFFFFFF}),
+    "region smaller than its slots": ("region_bytes", {"region_bytes": 4096}),
+    "region of no whole pages": ("region_bytes", {"region_bytes": 4096 + 2 * 65536 + 8}),
+    "region wraps": ("region_bytes", {"region_bytes": TOP & ~4095}),
+    "regions overlap": ("channel_stride", {"channel_stride": 4096}),
+    "stride of no whole pages": ("channel_stride", {"channel_stride": (4 << 20) + 8}),
+    "stride wraps": ("channel_stride", {"channel_stride": TOP & ~4095}),
+    "no vCPU": ("vcpu_count", {"vcpu_count": 0}),
+    "too many vCPUs": ("vcpu_count", {"vcpu_count": 17}),
+    "vCPUs 2^32-1": ("vcpu_count", {"vcpu_count": 0xFFFFFFFF}),
     "no deadline": ("deadline_ns", {"deadline_ns": 0}),
     "deadline too long": ("deadline_ns", {"deadline_ns": TOP}),
     "channel in memory": ("channel_gpa", {"channel_gpa": 0}),
@@ -79,30 +90,33 @@ BAD: dict[str, tuple[str, dict[str, int]]] = {
     "page tables outside": ("cr3", {"cr3": 1 << 40}),
     "page tables unaligned": ("cr3", {"cr3": 0x1008}),
     "page tables wrap": ("cr3", {"cr3": TOP & ~4095}),
-    "fault stack below 0": ("fault_stack_gpa", {"fault_stack_gpa": 0}),
-    "fault stack outside": ("fault_stack_gpa", {"fault_stack_gpa": 1 << 40}),
-    "fault stack unaligned": ("fault_stack_gpa", {"fault_stack_gpa": 0x1008}),
     "entry at null": ("rip", {"rip": 0}),
     "entry in kernel half": ("rip", {"rip": 1 << 63}),
     "entry not canonical": ("rip", {"rip": 1 << 47}),
-    "stack at null": ("rsp", {"rsp": 8}),
-    "stack unaligned": ("rsp", {"rsp": GIB + 4}),
-    "stack not canonical": ("rsp", {"rsp": 1 << 47}),
     "boot page low": ("rdi", {"rdi": 4096}),
     "boot page at the end": ("rdi", {"rdi": (1 << 47) - 8}),
-    "thread pointer low": ("fs_base", {"fs_base": 0}),
     "gdt limit": ("gdt_limit", {"gdt_limit": 4096}),
     "idt limit small": ("idt_limit", {"idt_limit": 255}),
     "idt limit large": ("idt_limit", {"idt_limit": 4095}),
     "tss limit small": ("tss_limit", {"tss_limit": 103}),
     "tss limit large": ("tss_limit", {"tss_limit": 0xFFFFFFFF}),
-    "gdt low": ("gdt_base", {"gdt_base": 0}),
-    "idt at the end": ("idt_base", {"idt_base": (1 << 47) - 16}),
-    "tss wraps": ("tss_base", {"tss_base": TOP}),
     "handlers unaligned": ("fault_handler", {"fault_handler": GIB + 1}),
     "handlers low": ("fault_handler", {"fault_handler": 16}),
-    "ring 0 stack low": ("fault_stack", {"fault_stack": 0}),
-    "ring 0 stack unaligned": ("fault_stack", {"fault_stack": GIB + 8}),
+}
+# The same for one vCPU.
+BAD_VCPU: dict[str, tuple[str, int]] = {
+    "stack at null": ("rsp", 8),
+    "stack unaligned": ("rsp", GIB + 4),
+    "stack not canonical": ("rsp", 1 << 47),
+    "thread pointer low": ("fs_base", 0),
+    "gdt low": ("gdt_base", 0),
+    "idt at the end": ("idt_base", (1 << 47) - 16),
+    "tss wraps": ("tss_base", TOP),
+    "ring 0 stack low": ("fault_stack", 0),
+    "ring 0 stack unaligned": ("fault_stack", GIB + 8),
+    "fault stack below 0": ("fault_stack_gpa", 0),
+    "fault stack outside": ("fault_stack_gpa", 1 << 40),
+    "fault stack unaligned": ("fault_stack_gpa", 0x1008),
 }
 
 
@@ -112,8 +126,30 @@ def test_bad_configuration(config_check: ConfigCheck, good_config: VmmConfig, na
     assert config_check([replace(good_config, **changes).pack()]) == [field]
 
 
-def test_good_configuration(config_check: ConfigCheck, good_config: VmmConfig) -> None:
-    assert config_check([good_config.pack()]) == ["ok"]
+@pytest.fixture
+def four_vcpus(probe: Probe) -> VmmConfig:
+    """Return a configuration of four vCPUs that a VMM accepts; its memory is gone already."""
+    plan = probe.plan(vcpu_count=4, bulk_bytes=2 << 20)
+    plan.memory.wipe()
+    return plan.config
+
+
+@pytest.mark.parametrize("vcpu", [0, 3])
+@pytest.mark.parametrize("name", BAD_VCPU)
+def test_bad_vcpu(config_check: ConfigCheck, four_vcpus: VmmConfig, name: str, vcpu: int) -> None:
+    field, value = BAD_VCPU[name]
+    vcpus = list(four_vcpus.vcpus)
+    vcpus[vcpu] = replace(vcpus[vcpu], **{field: value})
+    assert config_check([replace(four_vcpus, vcpus=tuple(vcpus)).pack()]) == [field]
+
+
+def test_good_configuration(config_check: ConfigCheck, good_config: VmmConfig, four_vcpus: VmmConfig) -> None:
+    assert config_check([good_config.pack(), four_vcpus.pack()]) == ["ok", "ok"]
+
+
+def test_one_vcpu_more_than_described(config_check: ConfigCheck, four_vcpus: VmmConfig) -> None:
+    """A vCPU whose description is zeros."""
+    assert config_check([replace(four_vcpus, vcpu_count=5).pack()]) != ["ok"]
 
 
 @pytest.mark.parametrize(("offset", "name"), [(0, "magic"), (8, "abi_version")])

@@ -35,7 +35,7 @@ GOOD = LaunchRequest(7, b"i" * 32, b"d" * 32)
         pytest.param(b"\0" * 4 + GOOD.encode()[4:], errors.MalformedError, id="wrong magic"),
         pytest.param(GOOD.encode()[::-1], errors.MalformedError, id="big-endian"),
         pytest.param(
-            GOOD.encode()[:4] + struct.pack("<I", 2) + GOOD.encode()[8:], errors.VersionError, id="next ABI"
+            GOOD.encode()[:4] + struct.pack("<I", 3) + GOOD.encode()[8:], errors.VersionError, id="next ABI"
         ),
         pytest.param(GOOD.encode()[:4] + bytes(4) + GOOD.encode()[8:], errors.VersionError, id="ABI zero"),
     ],

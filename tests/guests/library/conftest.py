@@ -27,6 +27,7 @@ INCLUDE, GUEST, RUNTIME = (ROOT / "cafe_lib" / name for name in ("include", "gue
 STRICT = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-pthread")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 IMAGE_BYTES = 8192
+SHIM_SYMBOLS = ("shim_call", "shim_ask", "shim_region", "shim_bulk_offset", "shim_bulk_bytes")
 REQUEST = struct.Struct("<IIQ32s32s")
 REPLY = struct.Struct("<IIQQ104s")
 HEADER = struct.Struct("<QIIQQ")
@@ -89,7 +90,21 @@ class Shop:
             self.compile(source, "secret_stub", runtime),
             self.compile(table, "entries", runtime),
             self.compile(NATIVE / "shim.c", "shim", runtime),
+            self.compile(NATIVE / "shim_runtime.c", "shim_runtime", runtime),
         ]
+
+    def loopback(self, interface: Interface, secret: list[Path], program: list[Path]) -> Path:
+        """Link a program with both sides: its calls run the secret stub without a channel.
+
+        Both define functions of the same names, so the secret side keeps its own to itself.
+        """
+        inside = self.place / "inside.o"
+        objects = [*secret, *self.secret(interface)]
+        subprocess.run(["ld", "-r", *map(str, objects), "-o", str(inside)], check=True)
+        keep = [f"--keep-global-symbol={name}" for name in SHIM_SYMBOLS]
+        subprocess.run(["objcopy", *keep, str(inside)], check=True)
+        channel = self.compile(NATIVE / "loopback.c", "loopback", f"-I{GUEST}", f"-I{RUNTIME}")
+        return self.link("loopback", [*program, self.public(interface), channel, inside])
 
 
 def suffix(interface: Interface) -> str:

@@ -73,4 +73,3 @@ def start(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[B
     yield launch
     for caller in started:
         caller.close()
-        caller.enclave.destroy()
