@@ -208,9 +208,11 @@ def _copy_headers(shop: _Workshop) -> Path:
 
 def _check_leaks(shop: _Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
     """Refuse, and remove, libraries that hold a secret byte."""
-    exported = [function.symbol for function in interface.functions]
+    public = (*interface.functions, *interface.callbacks)
+    exported = [function.symbol for function in public]
     names = shop.public / "names"  # `assert` and __func__ put these in the secret code as strings
-    names.write_bytes(b"\0".join(name.encode() for name in ["", *exported, ""]))
+    named = dict.fromkeys([*exported, *(function.display for function in public)])
+    names.write_bytes(b"\0".join(name.encode() for name in ["", *named, ""]))
     headers = [shop.project.root / path for path in shop.project.headers]
     report = check_leaks(
         _developer_objects(shop),
