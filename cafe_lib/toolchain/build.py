@@ -68,7 +68,7 @@ def build_project(
     shop = Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface, records = read_interface(shop), read_types(shop)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code")
     objects = _compile_image(shop, interface)
     rust = find_rust(project, shop.secret)
