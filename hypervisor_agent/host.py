@@ -98,6 +98,7 @@ class AgentHost:
         self._tenancies: dict[bytes, EnclaveTenancy] = {}
         self._shares: dict[Order, _Share] = {}
         self._members: dict[Member, _Share] = {}
+        self._ending: set[bytes] = set()
         self._revoked: deque[bytes] = deque(maxlen=MAX_REMEMBERED_REVOCATIONS)
         self._changed = asyncio.Event()
         self._deploying = 0
@@ -157,13 +158,11 @@ class AgentHost:
             await member.tenancy.dismiss(member)
 
     async def _end(self, tenancy: EnclaveTenancy) -> None:
-        """Whoever takes a tenancy out of the table gives its lease back, once it has stopped."""
-        lease_id = tenancy.release.lease.lease_id
-        mine = self._tenancies.pop(lease_id, None) is not None
-        await tenancy.stop(Status.EXITED)
-        self._leases.drop(lease_id)
-        if mine:
-            await asyncio.to_thread(self._deployer.end_lease, lease_id)
+        """Whoever takes a tenancy out of the table gives its lease back; others wait until it has stopped."""
+        if self._tenancies.pop(tenancy.release.lease.lease_id, None) is not None:
+            await self._stop_one(tenancy, Status.EXITED)
+        else:
+            await tenancy.stop(Status.EXITED)
 
     async def _open(self, order: Order) -> EnclaveTenancy:
         return await self._run(await self._deploy(order))
@@ -262,8 +261,9 @@ class AgentHost:
 
         While a deployment is under way, a lease that is not in the book may be its own.
         """
-        strays = [] if self._deploying else [lease for lease in lease_ids if lease not in self._leases]
-        for lease_id in strays:
+        if self._deploying:
+            return
+        for lease_id in [each for each in lease_ids if each not in self._leases and each not in self._ending]:
             await asyncio.to_thread(self._deployer.end_lease, lease_id)
 
     async def _stop(self, lease_ids: tuple[bytes, ...], status: Status) -> None:
@@ -273,15 +273,22 @@ class AgentHost:
         """
         stopping = []
         for lease_id in lease_ids:
-            self._leases.drop(lease_id)
             tenancy = self._tenancies.pop(lease_id, None)
             if tenancy is not None:
+                self._ending.add(lease_id)
                 stopping.append(self._stop_one(tenancy, status))
+            self._leases.drop(lease_id)
         await asyncio.gather(*stopping)
 
     async def _stop_one(self, tenancy: EnclaveTenancy, status: Status) -> None:
-        await tenancy.stop(status)
-        await asyncio.to_thread(self._deployer.end_lease, tenancy.release.lease.lease_id)
+        lease_id = tenancy.release.lease.lease_id
+        self._ending.add(lease_id)
+        try:
+            await tenancy.stop(status)
+            self._leases.drop(lease_id)
+            await asyncio.to_thread(self._deployer.end_lease, lease_id)
+        finally:
+            self._ending.discard(lease_id)
 
     def _background(self, work: Coroutine[None, None, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)

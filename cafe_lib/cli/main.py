@@ -11,6 +11,7 @@ from cafe_lib.cli import (
     audit,
     build,
     doctor,
+    fuzz,
     host,
     identity,
     inspect,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command()(build.build)
 app.command()(inspect.inspect)
+app.command()(fuzz.fuzz)
 app.command()(push.push)
 app.command()(audit.audit)
 app.command()(symbolize.symbolize)

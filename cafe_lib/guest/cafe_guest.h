@@ -39,8 +39,10 @@ struct cafe_function {
 
 struct cafe_call;
 
-/* A function of the public program that secret code may call. `serve` reads the frame in the call's slot,
- * calls `function` with private copies, and writes results back; generated. */
+/* A function of the public program that secret code may call. `serve` (generated) reads the frame in the
+ * slot, calls `function` with private copies, and writes results back. Its `call` is made for this callback:
+ * `offset` is the frame's start, its areas are placed with cafe_call_area, and a status other than CAFE_OK is
+ * what the secret code gets. */
 struct cafe_callback {
     const char *name;
     void (*function)(
@@ -79,8 +81,11 @@ struct cafe_call {
     uint32_t entry;
     uint32_t seat;
     enum cafe_status status;
+    uint32_t depth;            /* nested calls around this one in its slot */
     bool nested;               /* made from a callback: its seat is the outer call's */
     struct cafe_block *blocks; /* of the bulk area, given back at the end */
+    struct cafe_call *outer;   /* the call of this thread, of any library, around this one */
+    struct cafe_call *inner;   /* what serves a callback now; NULL: none is out */
 };
 
 /* Where a buffer crosses: `at` in shared memory. */
@@ -93,7 +98,12 @@ struct cafe_place {
 /* Reserve the range where the secret code would be, and catch calls into it. Does nothing the second time. */
 void cafe_register(struct cafe_library *library);
 
-void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry);
+static inline void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry) {
+    memset(call, 0, sizeof *call);
+    call->library = library;
+    call->state = __atomic_load_n(&library->state, __ATOMIC_ACQUIRE);
+    call->entry = entry;
+}
 
 /* The first failure of a call counts; detail NULL: the status's own sentence. */
 void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail);

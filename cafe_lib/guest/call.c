@@ -1,18 +1,15 @@
-/* call.c - the steps of one call, as the generated stubs take them. */
-#include "state.h"
+/* call.c - the steps of one call, as the generated stubs take them. What seldom happens is out of their way.
+ */
+#include "seat.h"
 
-#include <string.h>
+#include <x86intrin.h>
 
-void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry) {
-    struct cafe_state *state = __atomic_load_n(&library->state, __ATOMIC_ACQUIRE);
-    if (state == NULL) { /* called from a constructor that ran before ours */
-        cafe_register(library);
-        state = __atomic_load_n(&library->state, __ATOMIC_ACQUIRE);
-    }
-    *call = (struct cafe_call){.library = library, .state = state, .entry = entry};
-}
+#define EAGER_TURNS 32u /* at full speed */
+#define QUICK_TURNS 48u /* then with pauses: half a microsecond in all */
 
-void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail) {
+__thread struct cafe_thread cafe_me;
+
+CAFE_COLD void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail) {
     if (call->status == CAFE_OK) {
         call->status = status;
         cafe_error_set(status, detail);
@@ -35,42 +32,116 @@ uint64_t cafe_call_string(struct cafe_call *call, const char *text, uint64_t mos
     return length + 1;
 }
 
-void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes) {
-    if (call->status != CAFE_OK) {
-        return;
+/* The seat this thread had last, if it is in no call. */
+static inline bool seat_quickly(struct cafe_call *call, struct cafe_thread *me) {
+    struct cafe_state *state = call->state;
+    if (!CAFE_LIKELY(state != NULL && me->open == NULL)) {
+        return false;
     }
-    const enum cafe_status status = cafe_seat_take(call->state, &call->seat);
-    if (status != CAFE_OK) {
-        call->status = status; /* the error is set, with the agent's own words */
-        return;
+    me->open = call; /* first: a signal handler's call must see it */
+    if (!CAFE_LIKELY(cafe_seat_again(state, me))) {
+        return false;
     }
+    call->seat = me->seat;
+    return CAFE_LIKELY(cafe_channel_alive(state)); /* else cafe_seat_take finds its seat BUSY, and renews */
+}
+
+static inline void sit(struct cafe_call *call, uint64_t fixed_bytes) {
     call->slot_bytes = call->state->slot_bytes;
     call->slot = call->state->region + CAFE_CHANNEL_HEADER_BYTES + call->seat * call->slot_bytes;
     call->offset = CAFE_SLOT_FRAME + fixed_bytes;
-    if (call->offset > call->slot_bytes) {
+    if (!CAFE_LIKELY(call->offset <= call->slot_bytes)) {
         cafe_call_fail(call, CAFE_E_LIMIT, NULL);
     }
+}
+
+/* The call of the same library that this one is made from a callback of, if any: they share its slot. */
+static enum cafe_status seat_nested(struct cafe_call *call, const struct cafe_call *around) {
+    if (around->depth == CAFE_MAX_NESTING) {
+        cafe_error_set(CAFE_E_LIMIT, "too many secret functions and callbacks have called each other");
+        return CAFE_E_LIMIT;
+    }
+    if (!cafe_seat_resume(call->state, around->seat)) {
+        cafe_error_set(CAFE_E_EXITED, NULL);
+        return CAFE_E_EXITED;
+    }
+    call->nested = true;
+    call->seat = around->seat;
+    call->depth = around->depth + 1;
+    return CAFE_OK;
+}
+
+static enum cafe_status seat_slowly(struct cafe_call *call, struct cafe_thread *me) {
+    if (call->state == NULL) { /* called from a constructor that ran before ours */
+        cafe_register(call->library);
+        call->state = __atomic_load_n(&call->library->state, __ATOMIC_ACQUIRE);
+    }
+    if (me->open == call) {
+        cafe_turn_release(call->state, me->seat); /* taken, but the channel has ended; else not ours */
+    } else {
+        call->outer = me->open;
+        me->open = call;
+    }
+    const struct cafe_call *around = call->outer;
+    const bool interrupts = around != NULL && around->inner == NULL; /* we are in a signal handler */
+    while (around != NULL && around->state != call->state) {
+        around = around->outer;
+    }
+    if (around != NULL && around->inner != NULL && !interrupts) {
+        return seat_nested(call, around);
+    }
+    return cafe_seat_take(call->state, around != NULL, &call->seat);
+}
+
+CAFE_COLD static void enter_slowly(struct cafe_call *call, uint64_t fixed_bytes) {
+    call->status = seat_slowly(call, cafe_self());
+    if (call->status == CAFE_OK) {
+        sit(call, fixed_bytes);
+    } else { /* the error is set, with the agent's own words */
+        cafe_self()->open = call->outer;
+    }
+}
+
+void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes) {
+    if (CAFE_LIKELY(call->status == CAFE_OK)) {
+        if (CAFE_LIKELY(seat_quickly(call, cafe_self()))) {
+            sit(call, fixed_bytes);
+        } else {
+            enter_slowly(call, fixed_bytes);
+        }
+    }
+}
+
+static inline enum cafe_status exchange(struct cafe_call *call, uint32_t entry, uint32_t returned) {
+    struct cafe_slot *slot = (struct cafe_slot *)(void *)call->slot;
+    const uint32_t number = ++call->state->seats[call->seat].sequence;
+    slot->entry = entry;
+    slot->returned = returned;
+    __atomic_store_n(&slot->request, number, __ATOMIC_RELEASE);
+    for (uint32_t turn = 0; turn < QUICK_TURNS; turn++) {
+        if (__atomic_load_n(&slot->reply, __ATOMIC_ACQUIRE) == number) {
+            return CAFE_OK;
+        }
+        if (turn >= EAGER_TURNS) {
+            _mm_pause();
+        }
+    }
+    return cafe_wait_reply(call, slot, number);
+}
+
+CAFE_COLD enum cafe_status cafe_call_exchange(struct cafe_call *call, uint32_t entry, uint32_t returned) {
+    return exchange(call, entry, returned);
 }
 
 void cafe_call_run(struct cafe_call *call) {
     if (call->status != CAFE_OK) {
         return;
     }
-    struct cafe_slot *slot = (struct cafe_slot *)(void *)call->slot;
-    const uint32_t number = ++call->state->seats[call->seat].sequence;
-    slot->entry = call->entry;
-    __atomic_store_n(&slot->request, number, __ATOMIC_RELEASE);
-    enum cafe_status status = cafe_wait_reply(call->state, slot, number);
-    if (status == CAFE_OK) {
-        const uint32_t answered = __atomic_load_n(&slot->status, __ATOMIC_RELAXED);
-        status = (enum cafe_status)answered;
-        if (!cafe_status_known(answered)) {
-            status = CAFE_E_MALFORMED;
-            cafe_channel_break(call->state, status);
-        }
-    }
-    if (status != CAFE_OK) {
-        cafe_call_fail(call, status, NULL);
+    const enum cafe_status status = exchange(call, call->entry, 0);
+    const struct cafe_slot *slot = (const struct cafe_slot *)(const void *)call->slot;
+    const uint32_t answer = __atomic_load_n(&slot->status, __ATOMIC_RELAXED);
+    if (!CAFE_LIKELY(status == CAFE_OK && answer == CAFE_OK)) {
+        cafe_call_resume(call, status, answer);
     }
 }
 
@@ -80,13 +151,34 @@ bool cafe_call_truth(struct cafe_call *call, bool otherwise) {
     return byte != 0;
 }
 
-void cafe_call_finish(struct cafe_call *call, bool fatal) {
-    if (call->slot != NULL) {
-        cafe_seat_release(call->state, call->seat);
+CAFE_COLD void cafe_call_leave(struct cafe_call *call) {
+    cafe_bulk_give(call->state, call->blocks);
+    if (call->nested) {
+        cafe_seat_pause(call->state, call->seat, CAFE_SEAT_OUT);
+    } else if (!cafe_seat_keep(call->state, cafe_self(), call->seat)) {
+        cafe_turn_release(call->state, call->seat);
     }
+    cafe_self()->open = call->outer;
+}
+
+CAFE_COLD static void finish_slowly(const struct cafe_call *call, bool fatal) {
     if (call->status == CAFE_OK) {
-        cafe_error_set(CAFE_OK, NULL);
+        cafe_self()->status = CAFE_OK;
     } else if (fatal) {
         cafe_end_process(call->library->binding->functions[call->entry].name);
     }
+}
+
+void cafe_call_finish(struct cafe_call *call, bool fatal) {
+    struct cafe_thread *me = cafe_self();
+    if (CAFE_LIKELY(call->status == CAFE_OK && call->blocks == NULL && !call->nested &&
+                    cafe_seat_keep(call->state, me, call->seat))) {
+        me->open = call->outer;
+        me->status = CAFE_OK;
+        return;
+    }
+    if (call->slot != NULL) {
+        cafe_call_leave(call);
+    }
+    finish_slowly(call, fatal);
 }

@@ -1,86 +1,93 @@
 /* channel.c - the shared memory with the enclave: checked when it is mapped, and whether it still lives. */
 #define _GNU_SOURCE
-#include "state.h"
+#include "cafe_channel_check.h"
+#include "seat.h"
 
 #include <fcntl.h>
-#include <sched.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define SPIN_CYCLES 100000u /* about 30 us; waking another core takes 45 us */
+#define MOST_BYTES                                                                                           \
+    (CAFE_CHANNEL_HEADER_BYTES + (uint64_t)CAFE_MAX_SLOTS * CAFE_MAX_SLOT_BYTES + CAFE_BULK_ALIGN +          \
+     CAFE_MAX_BULK_BYTES)
 
-static struct cafe_channel_header *header_of(const struct cafe_state *state) {
-    return (struct cafe_channel_header *)(void *)state->region;
-}
-
-static bool sealed(int fd, uint64_t region_bytes) {
-    struct stat facts;
-    if (fstat(fd, &facts) != 0 || facts.st_size < 0 || (uint64_t)facts.st_size != region_bytes) {
-        return false;
-    }
+static bool sealed(int fd, const struct stat *facts, uint64_t region_bytes) {
     const int needed = F_SEAL_SHRINK | F_SEAL_GROW; /* or touching it could raise SIGBUS */
     const int seals = fcntl(fd, F_GET_SEALS);
-    return seals >= 0 && (seals & needed) == needed;
+    return facts->st_size >= 0 && (uint64_t)facts->st_size == region_bytes && seals >= 0 &&
+           (seals & needed) == needed;
 }
 
-static bool header_good(const struct cafe_channel_header *header, uint64_t region_bytes) {
-    return header->magic == CAFE_CHANNEL_MAGIC && header->abi_version == CAFE_ABI_VERSION &&
-           header->slot_count >= 1 && header->slot_count <= CAFE_MAX_SLOTS &&
-           header->slot_bytes >= CAFE_MIN_SLOT_BYTES && header->slot_bytes <= CAFE_MAX_SLOT_BYTES &&
-           header->slot_bytes % CAFE_PAGE == 0 && header->region_bytes == region_bytes &&
-           region_bytes == CAFE_CHANNEL_HEADER_BYTES + header->slot_count * header->slot_bytes;
-}
-
-/* Spinning would keep the enclave from the only CPU. */
-static uint64_t spin_cycles(void) {
-    cpu_set_t cpus;
-    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) == 1 ? 0 : SPIN_CYCLES;
-}
-
-enum cafe_status cafe_channel_map(struct cafe_state *state, int fd, uint64_t region_bytes) {
-    const uint64_t most = CAFE_CHANNEL_HEADER_BYTES + (uint64_t)CAFE_MAX_SLOTS * CAFE_MAX_SLOT_BYTES;
-    if (region_bytes < CAFE_CHANNEL_HEADER_BYTES || region_bytes > most || !sealed(fd, region_bytes)) {
-        return CAFE_E_MALFORMED;
-    }
-    void *region = mmap(NULL, region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+static enum cafe_status map(struct cafe_mapping *mapping, struct cafe_channel_header *header, int fd) {
+    const uint64_t bytes = mapping->region_bytes;
+    void *region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (region == MAP_FAILED) {
         return CAFE_E_LIMIT;
     }
-    struct cafe_channel_header header;
-    memcpy(&header, region, sizeof header); /* once: what is checked is what is used */
-    if (!header_good(&header, region_bytes) || madvise(region, region_bytes, MADV_DONTFORK) != 0) {
-        (void)munmap(region, region_bytes);
+    memcpy(header, region, sizeof *header); /* once: what is checked is what is used */
+    if (cafe_channel_check(header, bytes) != NULL || madvise(region, bytes, MADV_DONTFORK) != 0) {
+        (void)munmap(region, bytes);
         return CAFE_E_MALFORMED;
     }
-    state->region = region;
-    state->region_bytes = region_bytes;
-    state->slot_bytes = header.slot_bytes;
-    state->slot_count = header.slot_count;
-    state->spin_cycles = spin_cycles();
+    mapping->region = region;
+    mapping->bulk = mapping->touched = cafe_channel_bulk(header);
+    mapping->bulk_bytes = header->bulk_bytes;
+    return CAFE_OK;
+}
+
+/* The new one comes first; the one before goes, unless somebody may still touch it. */
+static void adopt(struct cafe_state *state, struct cafe_mapping *mapping,
+                  const struct cafe_channel_header *header) {
+    (void)pthread_mutex_lock(&state->bulk_lock);
+    struct cafe_mapping *before = state->mapping;
+    mapping->next = before;
+    state->mapping = mapping;
+    if (before != NULL) {
+        cafe_bulk_drop(state, before);
+    }
+    (void)pthread_mutex_unlock(&state->bulk_lock);
+    state->region = mapping->region;
+    state->slot_bytes = header->slot_bytes;
+    state->slot_count = header->slot_count;
+    for (uint32_t seat = 0; seat < CAFE_MAX_SLOTS; seat++) {
+        state->seats[seat].sequence = 0;
+    }
+}
+
+enum cafe_status cafe_channel_map(struct cafe_state *state, int fd, uint64_t region_bytes) {
+    struct stat facts;
+    if (region_bytes < CAFE_CHANNEL_HEADER_BYTES || region_bytes > MOST_BYTES || fstat(fd, &facts) != 0 ||
+        !sealed(fd, &facts, region_bytes)) {
+        return CAFE_E_MALFORMED;
+    }
+    const struct cafe_mapping *now = state->mapping;
+    if (now == NULL || now->device != facts.st_dev || now->inode != facts.st_ino) {
+        struct cafe_channel_header header;
+        struct cafe_mapping *mapping = calloc(1, sizeof *mapping);
+        if (mapping == NULL) {
+            return CAFE_E_LIMIT;
+        }
+        mapping->region_bytes = region_bytes;
+        mapping->device = facts.st_dev;
+        mapping->inode = facts.st_ino;
+        const enum cafe_status status = map(mapping, &header, fd);
+        if (status != CAFE_OK) {
+            free(mapping);
+            return status;
+        }
+        adopt(state, mapping, &header);
+    }
     __atomic_store_n(&state->broken, CAFE_OK, __ATOMIC_RELEASE);
     return CAFE_OK;
 }
 
-void cafe_channel_unmap(struct cafe_state *state) {
-    if (state->region != NULL) {
-        (void)munmap(state->region, state->region_bytes);
-    }
-    state->region = NULL;
-    state->region_bytes = 0;
-    state->slot_count = 0;
-}
-
-enum cafe_status cafe_channel_ended(struct cafe_state *state) {
+enum cafe_status cafe_channel_reason(const struct cafe_state *state) {
     const uint32_t broken = __atomic_load_n(&state->broken, __ATOMIC_ACQUIRE);
-    if (broken != CAFE_OK) {
+    if (broken != CAFE_OK || cafe_channel_alive(state)) {
         return (enum cafe_status)broken;
     }
-    struct cafe_channel_header *header = header_of(state);
-    if (__atomic_load_n(&header->state, __ATOMIC_ACQUIRE) != CAFE_CHANNEL_DEAD) {
-        return CAFE_OK;
-    }
-    const uint32_t status = __atomic_load_n(&header->status, __ATOMIC_RELAXED);
+    const uint32_t status = __atomic_load_n(&cafe_header(state)->status, __ATOMIC_ACQUIRE);
     return status == CAFE_OK || !cafe_status_known(status) ? CAFE_E_EXITED : (enum cafe_status)status;
 }
 

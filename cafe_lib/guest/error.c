@@ -5,15 +5,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static __thread struct {
-    enum cafe_status status;
-    char message[CAFE_MESSAGE_BYTES];
-} last;
+static __thread char message[CAFE_MESSAGE_BYTES]; /* apart from cafe_me, which every call touches */
 
 static const char *const sentences[] = {
     [CAFE_OK] = "",
     [CAFE_E_MALFORMED] = "an argument or a reply is not what the interface says; check counts and sizes",
-    [CAFE_E_LIMIT] = "the arguments do not fit into a slot of the channel; pass less, or raise slot_bytes",
+    [CAFE_E_LIMIT] =
+        "the arguments do not fit into the channel; pass less, or raise slot or bulk in cafe.toml",
     [CAFE_E_ENTRY] = "there is no such secret function; rebuild the program and the package together",
     [CAFE_E_FAULT] = "the secret code faulted and its enclave was ended; the next call starts a fresh one",
     [CAFE_E_DEADLINE] =
@@ -29,6 +27,9 @@ static const char *const sentences[] = {
     [CAFE_E_HOST] = "this host cannot run enclaves; ask the provider",
     [CAFE_E_REVOKED] = "licence, release or host was revoked while running; ask the marketplace",
     [CAFE_E_TRANSPORT] = "the server cannot be reached from this host; try again later",
+    [CAFE_E_CALLBACK] =
+        "the secret code called a function that this program does not have, or where none can "
+        "be called; see cafe_set_callback",
 };
 
 bool cafe_status_known(uint32_t status) {
@@ -40,13 +41,9 @@ const char *cafe_error_sentence(enum cafe_status status) {
 }
 
 void cafe_error_set(enum cafe_status status, const char *detail) {
-    last.status = status;
-    if (status == CAFE_OK) {
-        last.message[0] = 0;
-        return;
-    }
+    cafe_self()->status = (uint32_t)status;
     const char *text = detail != NULL && detail[0] != 0 ? detail : cafe_error_sentence(status);
-    (void)snprintf(last.message, sizeof last.message, "%s", text);
+    (void)snprintf(message, sizeof message, "%s", text);
 }
 
 void cafe_end_process(const char *function) {
@@ -55,7 +52,7 @@ void cafe_end_process(const char *function) {
                           "cafe: the call of the secret function %.200s failed: %s (status %d)\n"
                           "cafe: the process is ended, since its interface names no value to return then "
                           "(CAFE_ON_ERROR)\n",
-                          function, last.message, (int)last.status);
+                          function, message, (int)cafe_self()->status);
     if (length > 0) {
         size_t bytes = (size_t)length < sizeof text ? (size_t)length : sizeof text - 1;
         ssize_t written = write(STDERR_FILENO, text, bytes);
@@ -65,9 +62,9 @@ void cafe_end_process(const char *function) {
 }
 
 CAFE_PUBLIC int cafe_last_error(void) {
-    return (int)last.status;
+    return (int)cafe_self()->status;
 }
 
 CAFE_PUBLIC const char *cafe_error_message(void) {
-    return last.message;
+    return cafe_self()->status == CAFE_OK ? "" : message;
 }

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-void cafe_futex_wait(uint32_t *word, uint32_t value, long milliseconds, bool shared) {
-    const struct timespec limit = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+void cafe_futex_wait(uint32_t *word, uint32_t value, long microseconds, bool shared) {
+    const struct timespec limit = {microseconds / 1000000, microseconds % 1000000 * 1000};
     const int operation = shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE;
     const int before = errno;
     (void)syscall(SYS_futex, word, operation, value, &limit, NULL,

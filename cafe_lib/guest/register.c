@@ -24,13 +24,12 @@ static struct cafe_state *new_state(const struct cafe_binding *binding) {
         (void)written;
         _exit(CAFE_EXIT_CODE);
     }
-    memset(state, 0, sizeof *state);
-    for (uint32_t seat = 0; seat < CAFE_MAX_SLOTS; seat++) {
-        state->seats[seat].taken = CAFE_SEAT_ABSENT;
-    }
+    memset(state, 0, sizeof *state); /* every seat ABSENT */
     state->binding = binding;
     state->connection = -1;
     (void)pthread_mutex_init(&state->lock, NULL);
+    (void)pthread_mutex_init(&state->bulk_lock, NULL);
+    cafe_turns_start(state);
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *range = mmap(NULL, binding->image_bytes, PROT_NONE, flags, -1, 0);
     state->range = range == MAP_FAILED ? NULL : range;
@@ -52,9 +51,9 @@ void cafe_register(struct cafe_library *library) {
     (void)pthread_mutex_unlock(&registering);
 }
 
-static const struct cafe_state *find(const char *library) {
-    const struct cafe_state *found = NULL;
-    for (const struct cafe_state *state = cafe_first_state(); state != NULL; state = state->next) {
+struct cafe_state *cafe_find_state(const char *library) {
+    struct cafe_state *found = NULL;
+    for (struct cafe_state *state = cafe_first_state(); state != NULL; state = state->next) {
         if (library == NULL || strcmp(state->binding->name, library) == 0) {
             found = state; /* the last of the list came first */
         }
@@ -63,12 +62,12 @@ static const struct cafe_state *find(const char *library) {
 }
 
 CAFE_PUBLIC void *cafe_secret_base(const char *library) {
-    const struct cafe_state *state = find(library);
+    const struct cafe_state *state = cafe_find_state(library);
     return state == NULL ? NULL : state->range;
 }
 
 CAFE_PUBLIC size_t cafe_secret_size(const char *library) {
-    const struct cafe_state *state = find(library);
+    const struct cafe_state *state = cafe_find_state(library);
     return state == NULL || state->range == NULL ? 0 : state->binding->image_bytes;
 }
 

@@ -34,14 +34,13 @@ static enum cafe_status nested(const struct rt_call *outer) {
     call.offset = 0;
     if (call.depth >= CAFE_MAX_NESTING || !(call.arena = calloc(1, call.slot_bytes)))
         return CAFE_E_LIMIT;
-    uint32_t mxcsr = __builtin_ia32_stmxcsr();
+    uint32_t mxcsr;
     uint16_t fcw;
-    __asm__ volatile("fnstcw %0" : "=m"(fcw));
+    __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(mxcsr), "=m"(fcw));
     rt_fresh(rt_cpu.boot->isa >= CAFE_ISA_X86_64_V3);
     const enum cafe_status status = rt_run(&call);
     rt_forget(&call);
-    __builtin_ia32_ldmxcsr(mxcsr);
-    __asm__ volatile("fldcw %0" : : "m"(fcw));
+    __asm__ volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(fcw));
     free(call.arena);
     return status;
 }

@@ -64,12 +64,12 @@ void rt_end(void) {
 
 /* What the call left behind in registers and memory. */
 void rt_forget(struct rt_call *call) {
-    rt_fresh(rt_cpu.boot->isa >= CAFE_ISA_X86_64_V3);
     const uint64_t used = call->offset < call->slot_bytes ? call->offset : call->slot_bytes;
     if (used > CAFE_SLOT_FRAME)
         memset(call->arena + CAFE_SLOT_FRAME, 0, used - CAFE_SLOT_FRAME);
     rt_large_free(call);
     __asm__ volatile("" : : "r"(call->arena) : "memory"); /* the wipe is not dead code */
+    rt_fresh(rt_cpu.boot->isa >= CAFE_ISA_X86_64_V3);     /* last: libc may wipe with vector registers */
 }
 
 enum cafe_status rt_run(struct rt_call *call) {

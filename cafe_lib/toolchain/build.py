@@ -13,9 +13,11 @@ from cafe_lib.image.flat import FlatImage, image_table
 from cafe_lib.image.manifest import Manifest
 from cafe_lib.image.package import open_package
 from cafe_lib.interface.model import Interface
+from cafe_lib.toolchain.bindings import write_bindings
 from cafe_lib.toolchain.compile import (
     GUEST,
     RUNTIME,
+    RUNTIME_FLAGS,
     Unit,
     compile_public,
     compile_secret,
@@ -29,9 +31,10 @@ from cafe_lib.toolchain.link import find_syscalls, link_public, link_secret
 from cafe_lib.toolchain.pack import Release, write_release
 from cafe_lib.toolchain.project import Project
 from cafe_lib.toolchain.record import write_record
+from cafe_lib.toolchain.rust import compile_rust, find_rust, rust_crates
 from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
 from cafe_lib.toolchain.stubs_secret import secret_stub_source
-from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface
+from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface, read_types
 
 Report = Callable[[str], None]
 
@@ -44,6 +47,7 @@ class BuildResult:
     static_library: Path
     shared_library: Path
     include_dir: Path
+    bindings: tuple[Path, ...]  # for programs in Rust and Python
     secret_binary_id: bytes
     manifest: Manifest
     image: FlatImage
@@ -64,9 +68,12 @@ def build_project(
     shop = Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface = read_interface(shop)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code")
     objects = _compile_image(shop, interface)
+    rust = find_rust(project, shop.secret)
+    if rust is not None:
+        objects.append(compile_rust(rust, rust_crates(project, _developer_objects(shop)), interface, records))
     report("linking the secret image")
     linked_path = shop.secret / "image.elf"
     link_secret(shop.tools, objects, linked_path, cxx=project.needs_cxx)
@@ -75,13 +82,15 @@ def build_project(
         raise BuildError("the image does not export every secret function")
     syscalls = find_syscalls(shop.tools, linked_path)
     report("encrypting and signing the package")
-    isa = max(isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++"))
+    levels = [isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++")]
+    isa = max([*levels, *([rust.isa()] if rust else [])])
     package = shop.output / f"{project.file.name}.cafe"
     manifest = write_release(package, image, Release(project, interface, isa), publisher)
     binary_id = open_package(package).secret_binary_id
     report("building the public library")
     static, shared = _build_public(shop, interface, image, binary_id)
     include_dir = copy_headers(shop)
+    bindings = write_bindings(interface, records, project.file.name, shop.output)
     report("looking for secret bytes in the public library")
     leaks = _check_leaks(shop, interface, (static, shared))
     write_record(
@@ -93,7 +102,7 @@ def build_project(
         image=linked_path,
     )
     return BuildResult(
-        package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls, leaks
+        package, static, shared, include_dir, bindings, binary_id, manifest, image, interface, syscalls, leaks
     )
 
 
@@ -115,10 +124,11 @@ def _compile_image(shop: Workshop, interface: Interface) -> list[Path]:
     runtime = sorted(path for path in RUNTIME.iterdir() if path.suffix in (".c", ".S"))
     if not project.needs_cxx:
         runtime.remove(RUNTIME / "rt_glibc.c")
-    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", (), path.name) for path in runtime]
+    units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", RUNTIME_FLAGS, path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
-        units.append(_unit(shop, path, target, language_of(path)))
+        if language_of(path) != "rust":
+            units.append(_unit(shop, path, target, language_of(path)))
     compile_secret(shop.tools, project.root, units)
     return [unit.object for unit in units]
 
@@ -162,9 +172,11 @@ def _suffix(interface: Interface) -> str:
 
 def _check_leaks(shop: Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
     """Refuse, and remove, libraries that hold a secret byte."""
-    exported = [function.symbol for function in interface.functions]
+    public = (*interface.functions, *interface.callbacks)
+    exported = [function.symbol for function in public]
     names = shop.public / "names"  # `assert` and __func__ put these in the secret code as strings
-    names.write_bytes(b"\0".join(name.encode() for name in ["", *exported, ""]))
+    named = dict.fromkeys([*exported, *(function.display for function in public)])
+    names.write_bytes(b"\0".join(name.encode() for name in ["", *named, ""]))
     headers = [shop.project.root / path for path in shop.project.headers]
     report = check_leaks(
         _developer_objects(shop),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cafe_lib.errors import BuildError
-from cafe_lib.toolchain.project import CXX_SUFFIXES
+from cafe_lib.toolchain.project import CXX_SUFFIXES, RUST_SUFFIXES
 
 PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = PACKAGE_ROOT / "runtime"
@@ -44,7 +44,18 @@ SECRET_FLAGS: Final = (
     "-g",  # changes no instruction; it stays in image.elf, for `cafe symbolize` and gdb
     "-gno-split-dwarf",
 )
-PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
+RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
+"""The runtime leaves nothing of its own in vector registers for a call to find."""
+
+# Exceptions: a callback may leave the guest library by one, by pthread_exit or when its thread is cancelled.
+PUBLIC_FLAGS: Final = (
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fexceptions",
+    "-Werror=date-time",
+    "-pthread",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +111,12 @@ def find_toolchain() -> Toolchain:
     )
 
 
-def run(command: Sequence[str], cwd: Path) -> str:
-    """Run a tool and return what it printed.
+def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> str:
+    """Run a tool, with ``extra`` in its environment, and return what it printed.
 
     :raises BuildError: it failed; the detail is its own message.
     """
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", **(extra or {})}
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, check=False, timeout=COMPILE_SECONDS
@@ -119,7 +130,9 @@ def run(command: Sequence[str], cwd: Path) -> str:
 
 
 def language_of(source: Path) -> str:
-    """Return "c" or "c++" by the file's name."""
+    """Return "c", "c++" or "rust" by the file's name."""
+    if source.suffix in RUST_SUFFIXES:
+        return "rust"
     return "c++" if source.suffix in CXX_SUFFIXES else "c"
 
 

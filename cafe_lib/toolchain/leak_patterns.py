@@ -33,6 +33,8 @@ WIDE_RELOCATIONS = {1, 24, 25}  # R_X86_64_64, _PC64, _GOTOFF64: 8 bytes; the ot
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 UNSAID = (".eh_frame", ".cafe.", ".note", ".init_array", ".fini_array", ".gcc_except_table", ".comment")
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}(?=\0)" % SHORTEST_STRING)
+RUST_CONSTANT = ".rodata..L"  # rustc gives each a section of its own, and its strings no NUL
+WHOLE_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}" % SHORTEST_STRING)
 PRINTABLE = frozenset(range(0x20, 0x7F))
 # Long no-ops, with which compilers align code (SDM vol. 2, NOP): the same in every library.
 PADDING = re.compile(
@@ -86,11 +88,16 @@ def read_secrets(objects: Sequence[Path], exported: Iterable[str]) -> Secrets:
         for run in _read_object(path, secrets.names, public):
             runs.append(run)
             if not run.code:
-                secrets.strings.update(dict.fromkeys(TEXT.findall(run.data), run.place))
+                secrets.strings.update(dict.fromkeys(_texts(run), run.place))
     _collect(secrets, LeakKind.CODE, (_windows(run, CODE_WINDOW) for run in runs if run.code))
     _collect(secrets, LeakKind.CONSTANT, (_windows(run, CONSTANT_WINDOW) for run in runs if not run.code))
     _collect(secrets, LeakKind.WORD, map(_dense_words, runs))
     return secrets
+
+
+def _texts(run: Run) -> list[bytes]:
+    whole = RUST_CONSTANT in run.place and WHOLE_TEXT.fullmatch(run.data)
+    return [run.data] if whole else TEXT.findall(run.data)
 
 
 def row_views(data: bytes, length: int, words: int) -> list[Words]:

@@ -14,12 +14,15 @@ from typing import Final
 
 from cafe_lib.errors import BuildError
 from cafe_lib.interface.model import Interface
+from cafe_lib.interface.records import Records
+from cafe_lib.toolchain.bindings import write_bindings
 from cafe_lib.toolchain.compile import GUEST, INCLUDE, find_toolchain, language_of, run, run_all
 from cafe_lib.toolchain.project import Project
 from cafe_lib.toolchain.record import write_record
+from cafe_lib.toolchain.rust import compile_rust, find_rust, rust_crates
 from cafe_lib.toolchain.stub_text import symbol
 from cafe_lib.toolchain.stubs_native import call_symbol, callbacks_of, native_stub_source
-from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface
+from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface, read_types
 
 NATIVE: Final = GUEST / "native"
 SANITIZERS: Final = ("address", "leak", "thread", "undefined")
@@ -64,11 +67,12 @@ def build_native(
     shop = Workshop(find_toolchain(), project, output or project.root / "build" / "native")
     _prepare(shop)
     report("reading the interface")
-    interface = read_interface(shop)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code natively")
-    merged, api = _compile(shop, interface, extra)
+    merged, api = _compile(shop, interface, records, extra)
     report("linking the library")
     static, shared = _link(shop, merged, api, extra)
+    write_bindings(interface, records, project.file.name, shop.output)
     exports = [symbol(function) for function in interface.functions]
     write_record(shop.output, project, protected=False, functions=exports)
     cxx = ("-lstdc++",) if project.needs_cxx else ()
@@ -84,16 +88,22 @@ def _prepare(shop: Workshop) -> None:
         raise BuildError(f"{shop.output}: {error.strerror}") from error
 
 
-def _compile(shop: Workshop, interface: Interface, extra: Sequence[str]) -> tuple[Path, Path]:
+def _compile(
+    shop: Workshop, interface: Interface, records: Records, extra: Sequence[str]
+) -> tuple[Path, Path]:
     """Compile everything; return the one object of library and secret code, and the public API's."""
     project, tools = shop.project, shop.tools
     stub, api = shop.public / "native_stub.c", shop.public / "cafe_native.o"
     callbacks = callbacks_of(interface)
     stub.write_text(native_stub_source(project.file.name, interface.functions, callbacks))
-    secret = [shop.public / f"{number}-{path.stem}.o" for number, path in enumerate(project.sources)]
+    targets = [shop.public / f"{number}-{path.stem}.o" for number, path in enumerate(project.sources)]
+    crates = rust_crates(project, targets)
+    secret = [target for target in targets if target not in {crate.object for crate in crates}]
     commands = []
-    for source, target in zip(project.sources, secret, strict=True):
+    for source, target in zip(project.sources, targets, strict=True):
         language = language_of(source)
+        if language == "rust":
+            continue
         flags = (*shop.includes(), *project.flags(language), *extra, f"-I{INCLUDE}")
         commands.append(
             [tools.gxx if language == "c++" else tools.gcc, *flags, *_FLAGS, *_files(source, target)]
@@ -102,10 +112,13 @@ def _compile(shop: Workshop, interface: Interface, extra: Sequence[str]) -> tupl
     own = shop.public / "native_stub.o"
     commands += [[*ours, *_files(stub, own)], [*ours, *_files(NATIVE / "native.c", api)]]
     run_all(commands, project.root)
+    rust = find_rust(project, shop.public, "pic")
+    if rust is not None:
+        secret.append(compile_rust(rust, crates, interface, records))
     _redirect(shop, secret, [symbol(callback) for callback in callbacks])
     merged = shop.public / f"{project.file.name}.o"
     run(
-        [tools.ld, "-r", "--force-group-allocation", *map(str, [*secret, own]), "-o", str(merged)],
+        [tools.ld, "-r", "--force-group-allocation", *map(str, [own, *secret]), "-o", str(merged)],
         shop.public,
     )
     _keep_only(shop, merged, [symbol(function) for function in interface.functions])

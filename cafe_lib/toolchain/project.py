@@ -33,6 +33,7 @@ MAX_PROJECT_BYTES: Final = 256 * 1024
 MAX_FILES: Final = 4096
 C_SUFFIXES: Final = (".c", ".s", ".S")
 CXX_SUFFIXES: Final = (".cc", ".cpp", ".cxx", ".C")
+RUST_SUFFIXES: Final = (".rs",)
 CXX_HEADERS: Final = (".hpp", ".hh", ".hxx", ".H")
 _PAGE: Final = 4096
 _SIZE: Final = re.compile(r"([0-9]{1,12})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
@@ -84,6 +85,7 @@ class ProjectFile(_Model):
     language: Literal["c", "c++"] | None = None
     cflags: _Texts = []
     cxxflags: _Texts = []
+    rustflags: _Texts = []
     isa: Literal["x86-64", "x86-64-v2", "x86-64-v3"] | None = None
     build_mode: Literal["production", "debug"] = "production"
     vcpus: Annotated[int, Field(ge=1, le=MAX_VCPUS)] = 1
@@ -123,7 +125,10 @@ class Project:
         return DEBUG if self.mode == "debug" else PRODUCTION
 
     def flags(self, language: str) -> list[str]:
-        """Return the developer's compiler flags for "c" or "c++", before them what they may change."""
+        """Return the developer's flags for "c", "c++" or "rust", before them what they may change."""
+        if language == "rust":
+            level = [f"-Ctarget-cpu={self.file.isa}"] if self.file.isa else []
+            return [*level, *([] if self.mode == "production" else ["-Copt-level=1"]), *self.file.rustflags]
         march = [f"-march={self.file.isa}"] if self.file.isa else []
         optimise = [] if self.mode == "production" else ["-Og"]
         return [*march, *optimise, *(self.file.cxxflags if language == "c++" else self.file.cflags)]
@@ -138,8 +143,8 @@ def load_project(root: Path, mode: Mode | None = None) -> Project:
     headers = _find(root, file.headers, "header")
     sources = _find(root, file.sources, "source")
     for source in sources:
-        if source.suffix not in (*C_SUFFIXES, *CXX_SUFFIXES):
-            raise BuildError(f"{PROJECT_FILE}: {source} is not a C or C++ source")
+        if source.suffix not in (*C_SUFFIXES, *CXX_SUFFIXES, *RUST_SUFFIXES):
+            raise BuildError(f"{PROJECT_FILE}: {source} is not a C, C++ or Rust source")
     for directory in file.include_dirs:
         if not (root / directory).is_dir():
             raise BuildError(f"{PROJECT_FILE}: there is no directory {directory}")

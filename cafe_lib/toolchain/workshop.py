@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cafe_lib.interface.model import Interface
 from cafe_lib.interface.parse import parse_headers
+from cafe_lib.interface.records import Records, read_records
 from cafe_lib.toolchain.compile import INCLUDE, Toolchain
 from cafe_lib.toolchain.project import Project
 
@@ -38,21 +39,28 @@ class Workshop:
         return tuple(f"-I{root / path}" for path in dict.fromkeys(found))
 
 
-def read_interface(shop: Workshop) -> Interface:
+def read_interface(project: Project) -> Interface:
     """Read the project's headers.
 
     :raises InterfaceError: they cannot be marshalled.
     """
-    project = shop.project
+    return parse_headers(*_headers(project))
+
+
+def read_types(project: Project) -> Records:
+    """Read what the types of those headers are made of.
+
+    :raises InterfaceError: libclang cannot read them.
+    """
+    return read_records(*_headers(project))
+
+
+def _headers(project: Project) -> tuple[list[Path], list[Path], str, tuple[str, ...]]:
     wanted = tuple(
         flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
     )
-    return parse_headers(
-        [project.root / path for path in project.headers],
-        [project.root / path for path in project.include_dirs],
-        project.language,
-        wanted,
-    )
+    headers = [project.root / path for path in project.headers]
+    return headers, [project.root / path for path in project.include_dirs], project.language, wanted
 
 
 def copy_headers(shop: Workshop) -> Path:

@@ -86,10 +86,10 @@ static bool on_request(struct vmm_cpu *cpu, uint8_t reason, uint64_t argument) {
         return on_ready(cpu);
     case CAFE_EXIT_REST:
         vmm_wake_slot(cpu->vm, argument);
-        vmm_sleep(cpu->vm);
+        vmm_sleep(cpu);
         return false;
     case CAFE_EXIT_IDLE:
-        vmm_sleep(cpu->vm);
+        vmm_sleep(cpu);
         return false;
     case CAFE_EXIT_WAKE:
         vmm_wake_slot(cpu->vm, argument);

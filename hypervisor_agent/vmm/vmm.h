@@ -124,7 +124,7 @@ bool vmm_busy(const struct vmm_cpu *cpu) VMM_MUST_CHECK;
 void vmm_lock(uint32_t *word);
 void vmm_unlock(uint32_t *word);
 void vmm_tell_sleeping(const struct vmm_vm *vm);
-void vmm_sleep(struct vmm_vm *vm);
+void vmm_sleep(struct vmm_cpu *cpu);
 void vmm_wake_slot(const struct vmm_vm *vm, uint64_t place);
 void vmm_wake_all(uint32_t *word);
 void vmm_wait(uint32_t *word, uint32_t value);

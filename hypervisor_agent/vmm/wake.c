@@ -50,25 +50,28 @@ void vmm_tell_sleeping(const struct vmm_vm *vm) {
             __atomic_store_n(&vmm_header(vm, i)->sleeping, vm->sleepers ? all : CAFE_AWAKE, __ATOMIC_SEQ_CST);
 }
 
-/* Does some vCPU answer this slot already? What it says of itself is its own enclave's business. */
-static bool served(const struct vmm_vm *vm, uint32_t region, uint32_t slot) {
+/* Does another vCPU answer this slot already? What it says of itself is its own enclave's business. */
+static bool served(const struct vmm_cpu *cpu, uint32_t region, uint32_t slot) {
+    const struct vmm_vm *vm = cpu->vm;
     for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
         const struct cafe_monitor_vcpu *at = &vm->monitor->vcpus[i];
-        if (vmm_busy(&vm->cpus[i]) && __atomic_load_n(&at->region, __ATOMIC_RELAXED) == region &&
+        if (i != cpu->number && vmm_busy(&vm->cpus[i]) &&
+            __atomic_load_n(&at->region, __ATOMIC_RELAXED) == region &&
             __atomic_load_n(&at->slot, __ATOMIC_RELAXED) == slot)
             return true;
     }
     return false;
 }
 
-static bool request_pending(const struct vmm_vm *vm) {
+static bool request_pending(const struct vmm_cpu *cpu) {
+    const struct vmm_vm *vm = cpu->vm;
     for (uint32_t region = 0; region < vm->config.region_count; region++) {
         if (!vm->regions[region].taken)
             continue;
         for (uint32_t i = 0; i < vm->config.slot_count; i++) {
             const struct cafe_slot *slot = vmm_slot(vm, region, i);
             const uint32_t reply = __atomic_load_n(&slot->reply, __ATOMIC_ACQUIRE);
-            if (__atomic_load_n(&slot->request, __ATOMIC_ACQUIRE) != reply && !served(vm, region, i))
+            if (__atomic_load_n(&slot->request, __ATOMIC_ACQUIRE) != reply && !served(cpu, region, i))
                 return true;
         }
     }
@@ -83,7 +86,8 @@ static void watch(struct vmm_futex *futex, const uint32_t *word) {
 
 /* Sleeps until a bell rings or a region changes. The guest publishes a request, then looks at `sleeping`; we
  * set `sleeping`, then look for requests; the fences on both sides make one of us see the other. */
-void vmm_sleep(struct vmm_vm *vm) {
+void vmm_sleep(struct vmm_cpu *cpu) {
+    struct vmm_vm *vm = cpu->vm;
     struct vmm_futex futexes[1 + CAFE_MAX_REGIONS];
     uint32_t count = 0;
     watch(&futexes[count++], &vm->changed);
@@ -95,7 +99,7 @@ void vmm_sleep(struct vmm_vm *vm) {
     vmm_tell_sleeping(vm);
     vmm_unlock(&vm->lock);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!request_pending(vm))
+    if (!request_pending(cpu))
         (void)syscall(SYS_futex_waitv, futexes, count, 0, NULL, 0);
     vmm_lock(&vm->lock);
     vm->sleepers--;

@@ -89,8 +89,10 @@ static bool expired(struct vmm_cpu *cpu, uint64_t now) {
 /* At each tick. The vCPU itself tells where it was. */
 void vmm_watchdog_look(struct vmm_vm *vm) {
     const uint64_t now = now_ns();
+    bool busy = false;
     for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
         struct vmm_cpu *cpu = &vm->cpus[i];
+        busy |= vmm_busy(cpu);
         const uint32_t thread = __atomic_load_n(&cpu->thread, __ATOMIC_ACQUIRE);
         if (thread && expired(cpu, now)) {
             __atomic_store_n(&cpu->expired, 1, __ATOMIC_RELEASE);
@@ -98,7 +100,7 @@ void vmm_watchdog_look(struct vmm_vm *vm) {
         }
     }
     vmm_lock(&vm->lock);
-    if (vm->sleepers == vm->config.vcpu_count) {
+    if (!busy && vm->sleepers == vm->config.vcpu_count) { /* asleep in a call: its deadline counts */
         set_timer(0);
         vm->ticking = false;
     }

@@ -23,11 +23,11 @@ REGION_BYTES = 8192
 
 
 @dataclass
-class FakeTenancy:
+class FakeMember:
     secret_binary_id: bytes
     channel_fd: int
     region_bytes: int = REGION_BYTES
-    replaced: int = 0
+    rejoined: int = 0
     stopped: bool = False
 
 
@@ -35,13 +35,13 @@ class FakeTenancy:
 class FakeHost:
     """Starts nothing; says what it was asked."""
 
-    launched: list[tuple[str, FakeTenancy]] = field(default_factory=list)
-    ended: list[FakeTenancy] = field(default_factory=list)
+    launched: list[tuple[str, FakeMember]] = field(default_factory=list)
+    ended: list[FakeMember] = field(default_factory=list)
     cancelled: int = 0
     refuse: CafeError | None = None
     delay: float = 0
 
-    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
+    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeMember:
         try:
             await asyncio.sleep(self.delay)
         except asyncio.CancelledError:
@@ -51,18 +51,18 @@ class FakeHost:
             raise self.refuse
         descriptor = os.memfd_create("channel")
         os.ftruncate(descriptor, REGION_BYTES)
-        tenancy = FakeTenancy(request.secret_binary_id, descriptor)
-        self.launched.append((vm_id, tenancy))
-        return tenancy
+        member = FakeMember(request.secret_binary_id, descriptor)
+        self.launched.append((vm_id, member))
+        return member
 
-    async def replace(self, tenancy: FakeTenancy) -> None:
+    async def rejoin(self, member: FakeMember) -> None:
         if self.refuse:
             raise self.refuse
-        tenancy.replaced += 1
+        member.rejoined += 1
 
-    async def end(self, tenancy: FakeTenancy) -> None:
-        os.close(tenancy.channel_fd)
-        self.ended.append(tenancy)
+    async def end(self, member: FakeMember) -> None:
+        os.close(member.channel_fd)
+        self.ended.append(member)
 
 
 @asynccontextmanager

@@ -182,7 +182,10 @@ class Agent:
 
     def seen(self, kind: str, **fields: object) -> bool:
         assert self.process.poll() is None or kind != "ready", self.log.read_text()[-2000:]
-        return any(event["event"] == kind and fields.items() <= event.items() for event in tuple(self.events))
+        return self.count(kind, **fields) > 0
+
+    def count(self, kind: str, **fields: object) -> int:
+        return sum(event["event"] == kind and fields.items() <= event.items() for event in tuple(self.events))
 
     def children(self) -> list[int]:
         """Return the agent's processes: spare and running VMMs or emulators."""
@@ -352,6 +355,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def cpu_ticks(pid: int) -> int:
+    """Clock ticks of CPU time that the process has used in user mode; its guest's are among them."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def memory_of(pid: int, name: str = "") -> Iterator[bytes]:

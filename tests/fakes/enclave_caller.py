@@ -79,7 +79,7 @@ class Caller:
             if outcome is not None:
                 return outcome.status
             assert time.monotonic() < end, "no reply"
-        return Status(self.word(base + STATUS))
+        return Status(self.word(base + STATUS) & 0xFFFF)  # the rest is errno
 
     def ring(self) -> None:
         self.words[CHANNEL_BELL // 4] = (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF

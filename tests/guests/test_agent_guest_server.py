@@ -15,7 +15,7 @@ from agent_guests import (
     REGION_BYTES,
     RELEASE,
     FakeHost,
-    FakeTenancy,
+    FakeMember,
     ask,
     connect,
     expect_soon,
@@ -60,7 +60,7 @@ def test_the_socket_is_for_its_vm_only_and_goes_with_the_agent(tmp_path: Path) -
     run(scenario)
 
 
-def test_asking_again_replaces_the_enclave_of_this_connection(tmp_path: Path) -> None:
+def test_asking_again_is_a_rejoin_of_this_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
         host = FakeHost()
         async with serving(tmp_path / "s", host):
@@ -75,7 +75,7 @@ def test_asking_again_replaces_the_enclave_of_this_connection(tmp_path: Path) ->
                 assert reply.status is Status.HOST
                 assert fds == []
             await expect_soon(lambda: len(host.ended) == 1)
-        assert host.launched[0][1].replaced == 2
+        assert host.launched[0][1].rejoined == 2
 
     run(scenario)
 
@@ -90,13 +90,13 @@ def test_asking_again_after_the_lease_has_ended_is_a_new_launch(tmp_path: Path) 
                     os.close(fds[0])
                     host.launched[-1][1].stopped = True
             await expect_soon(lambda: len(host.ended) == 2)
-        assert [tenancy.replaced for _, tenancy in host.launched] == [0, 0]
+        assert [member.rejoined for _, member in host.launched] == [0, 0]
 
     run(scenario)
 
 
 @pytest.mark.case("B17")
-def test_a_guest_that_goes_ends_its_enclave_and_no_other(tmp_path: Path) -> None:
+def test_a_guest_that_goes_is_let_go_and_no_other(tmp_path: Path) -> None:
     async def scenario() -> None:
         host = FakeHost()
         async with serving(tmp_path / "s", host):
@@ -130,7 +130,7 @@ def test_a_guest_that_goes_while_it_waits_cancels_the_launch(tmp_path: Path) -> 
 
 
 @pytest.mark.case("B17")
-def test_the_agents_end_ends_every_enclave(tmp_path: Path) -> None:
+def test_the_agents_end_lets_every_guest_go(tmp_path: Path) -> None:
     async def scenario() -> None:
         host = FakeHost()
         async with serving(tmp_path / "s", host):
@@ -165,7 +165,7 @@ def test_a_refusal_is_a_status_and_the_guest_may_try_again(tmp_path: Path) -> No
 
 
 @dataclass
-class EndedTenancy(FakeTenancy):
+class EndedMember(FakeMember):
     """Ended by itself right after its start."""
 
     def __getattribute__(self, name: str) -> object:
@@ -175,9 +175,9 @@ class EndedTenancy(FakeTenancy):
 
 
 class ShortLivedHost(FakeHost):
-    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
-        tenancy = await super().launch(vm_id, request)
-        return EndedTenancy(tenancy.secret_binary_id, tenancy.channel_fd)
+    async def launch(self, vm_id: str, request: LaunchRequest) -> FakeMember:
+        member = await super().launch(vm_id, request)
+        return EndedMember(member.secret_binary_id, member.channel_fd)
 
 
 @pytest.mark.case("B17")
@@ -203,7 +203,7 @@ def test_launches_that_come_to_nothing_are_slowed_down(
     asked = 0
 
     class Refusing(FakeHost):
-        async def launch(self, vm_id: str, request: LaunchRequest) -> FakeTenancy:
+        async def launch(self, vm_id: str, request: LaunchRequest) -> FakeMember:
             nonlocal asked
             asked += 1
             await asyncio.sleep(0 if waits else 30)
@@ -238,7 +238,7 @@ def test_launches_that_come_to_nothing_are_slowed_down(
         pytest.param(b"\xff" * REQUEST_BYTES, Status.MALFORMED, id="ones"),
         pytest.param(b"GET / HTTP/1.1\r\n" * 5, Status.MALFORMED, id="another protocol"),
         pytest.param(
-            LaunchRequest(1, RELEASE, b"d" * 32).encode()[:4] + b"\2" + bytes(3) + bytes(72),
+            LaunchRequest(1, RELEASE, b"d" * 32).encode()[:4] + b"\1" + bytes(3) + bytes(72),
             Status.VERSION,
             id="another ABI",
         ),

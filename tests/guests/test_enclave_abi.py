@@ -90,8 +90,9 @@ def test_values(header: dict[str, int]) -> None:
         assert header[f"CAFE_{name}"] == getattr(abi, name), name
     for name in ("MAX_SLOTS", "MIN_SLOT_BYTES", "MAX_SLOT_BYTES", "MAX_BULK_BYTES", "MAX_REGIONS"):
         assert header[f"CAFE_{name}"] == getattr(abi, name), name
-    for name in ("BULK_ALIGN", "MAX_VCPUS", "MAX_NESTING", "CALLBACK", "ENTRY_RETURN", "SLOT_FRAME"):
+    for name in ("BULK_ALIGN", "MAX_VCPUS", "MAX_NESTING", "ENTRY_RETURN", "SLOT_FRAME"):
         assert header[f"CAFE_{name}"] == getattr(abi, name), name
+    assert header["CAFE_STATUS_CALLBACK"] == abi.CALLBACK
     assert (header["VMM_CONFIG_MAGIC"], header["VMM_FD"]) == (abi.CONFIG_MAGIC, abi.VMM_FD)
     assert header["VMM_VECTOR_UNKNOWN"] == abi.VECTOR_UNKNOWN
 

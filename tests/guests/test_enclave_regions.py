@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -306,6 +307,9 @@ def stopped(launch: Launch) -> Iterator[Enclave]:
     """Stop an enclave's process; it answers nothing."""
     enclave, _ = launch()
     os.kill(enclave.pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{enclave.pid}/task")
+    while any((task / "stat").read_text().rsplit(")", 1)[1].split()[0] != "T" for task in tasks.iterdir()):
+        time.sleep(0.001)
     yield enclave
     enclave.destroy()
 

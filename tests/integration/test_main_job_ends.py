@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from agent_site import VM, Agent, Built, Guest, Site, alive, expect_soon, stop_hard
+from agent_site import VM, Agent, Built, Guest, Site, alive, cpu_ticks, expect_soon, stop_hard
 
 from hypervisor_agent.service import GIVE_BACK_SECONDS
 
@@ -23,9 +22,7 @@ def licence(site: Site, probe: Built) -> str:
 
 def busiest(pids: list[int]) -> int:
     """Give the process that has used the most CPU time: the one whose call never returns."""
-    return max(
-        pids, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
-    )
+    return max(pids, key=cpu_ticks)
 
 
 @pytest.fixture
@@ -58,6 +55,18 @@ def test_the_vmm_is_killed(agent: Agent, caught: Guest) -> None:
     caught.end()
 
 
+def test_the_vmm_of_two_guests_is_killed(agent: Agent, caught: Guest, probe: Built) -> None:
+    other = Guest(probe.program, agent.sockets[VM])
+    other.begin("forever")  # waits for the vCPU, or has one of its own
+    time.sleep(1)
+    stop_hard(busiest(agent.children()))
+    assert caught.result(5) == other.result(5) == (-1, EXITED)
+    assert caught.call("echo") == other.call("echo") == (7, 0)
+    expect_soon(lambda: agent.count("enclave", state="replaced") == 1, "one fresh enclave serves both")
+    caught.end()
+    other.end()
+
+
 def test_the_guest_is_killed(agent: Agent, caught: Guest, site: Site, licence: str) -> None:
     pid = busiest(agent.children())
     start = time.monotonic()
@@ -66,6 +75,19 @@ def test_the_guest_is_killed(agent: Agent, caught: Guest, site: Site, licence: s
     assert time.monotonic() - start < 1
     expect_soon(lambda: site.seats_used(licence) == 0, "its seat is free")
     caught.end()
+
+
+def test_one_of_two_guests_is_killed(any_agent: Agent, probe: Built, site: Site, licence: str) -> None:
+    killed, other = (Guest(probe.program, any_agent.sockets[VM]) for _ in range(2))
+    assert killed.call("echo") == other.call("echo") == (7, 0)
+    stop_hard(killed.process.pid)
+    killed.end()
+    for _ in range(20):
+        assert other.call("echo") == (7, 0)
+    assert site.seats_used(licence) == 1
+    assert not any_agent.seen("enclave", state="ended"), "the other's enclave was left alone"
+    other.end()
+    expect_soon(lambda: site.seats_used(licence) == 0, "the last one's end frees the seat")
 
 
 def test_nothing_is_left_of_many_ends(any_agent: Agent, probe: Built, site: Site, licence: str) -> None:

@@ -90,7 +90,7 @@ def test_the_enclave_does_hold_it(used: Guest, agent: Agent) -> None:
                 list(memory_of(pid))
         return
     holders = [pid for pid in agent.children() if any(PLANTED in piece for piece in memory_of(pid))]
-    assert len(holders) == 1, "the same search finds it where it must be"
+    assert 1 <= len(holders) <= 2, "the same search finds it where it must be: in the enclave and its standby"
 
 
 @pytest.mark.case("D05")

@@ -86,17 +86,58 @@ def test_a_lease_is_renewed_while_the_program_runs(any_agent: Agent, site: Site,
     guest.end()
 
 
+def test_the_processes_of_a_vm_share_one_enclave_and_one_seat(
+    any_agent: Agent, site: Site, probe: Built, licences: dict[str, str]
+) -> None:
+    guests = [Guest(probe.program, any_agent.sockets[VM]) for _ in range(3)]
+    for guest in guests:
+        guest.begin("echo")
+    assert [guest.result() for guest in guests] == [(7, 0)] * 3
+    assert site.seats_used(licences["agent-probe"]) == 1
+    for guest in guests[:2]:
+        guest.end()
+    assert guests[2].call("echo") == (7, 0)
+    assert site.seats_used(licences["agent-probe"]) == 1
+    assert not any_agent.seen("enclave", state="ended")
+    guests[2].end()
+    expect_soon(lambda: site.seats_used(licences["agent-probe"]) == 0, "the seat is free")
+    expect_soon(lambda: any_agent.seen("enclave", state="ended", status="exited"), "the enclave has ended")
+
+
 @pytest.mark.case("B16")
-def test_a_fault_is_one_calls_error_and_the_next_call_works(agent: Agent, probe: Built) -> None:
+def test_a_fault_is_one_calls_error_and_the_next_call_works(
+    agent: Agent, site: Site, probe: Built, totp: Built, licences: dict[str, str]
+) -> None:
     guest, other = (Guest(probe.program, agent.sockets[VM]) for _ in range(2))
-    assert other.call("echo") == (7, 0)
+    stranger = Guest(totp.program, agent.sockets[VM], "batch")
+    assert guest.call("echo") == other.call("echo") == (7, 0)
+    assert stranger.line("code rfc6238 -t 59 -d 8") == "94287082"
     pids = set(agent.children())
     assert guest.call("fault") == (-1, 4)
     assert guest.call("echo") == (7, 0)
     assert other.call("echo") == (7, 0)
-    assert any(alive(pid) for pid in pids), "the other guest's enclave was left alone"
+    expect_soon(lambda: agent.count("enclave", state="replaced") == 1, "one fresh enclave serves both")
+    assert site.seats_used(licences["agent-probe"]) == 1
+    assert stranger.line("code rfc6238 -t 59 -d 8") == "94287082"
+    assert any(alive(pid) for pid in pids), "the other release's enclave was left alone"
+    for each in (guest, other, stranger):
+        each.end()
+
+
+@pytest.mark.case("B16")
+def test_a_crash_is_reported_and_the_standby_takes_over(any_agent: Agent, probe: Built) -> None:
+    guest = Guest(probe.program, any_agent.sockets[VM])
+    assert guest.call("echo") == (7, 0)
+    expect_soon(lambda: any_agent.seen("standby", state="ready"), "there is a standby")
+    assert guest.call("fault") == (-1, 4)
+    assert guest.call("echo") == (7, 0)
+    expect_soon(lambda: any_agent.count("standby", state="used") == 1, "the standby was used")
+    (report,) = [event for event in any_agent.events if event["event"] == "crash"]
+    assert report["build_id"] == probe.release_id
+    assert 0 < int(report["offset"], 16) < 1 << 20
+    assert set(report) == {"event", "build_id", "offset", "kind", "release", "vm", "at", "by"}
+    assert (report["kind"][0], report["release"], report["vm"]) == ("#", "acme/agent-probe@1", VM)
     guest.end()
-    other.end()
 
 
 def test_sigterm_ends_everything(site: Site, probe: Built, licences: dict[str, str]) -> None:

@@ -208,7 +208,11 @@ BAD = {
         "g: void (*)(int): a function pointer",
         "call it by its name",
     ),
-    "callback_typedef": ("typedef int (*t)(int); CAFE_SECRET int f(t g);", "g: t: a function pointer", "by its name"),
+    "callback_typedef": (
+        "typedef int (*t)(int); CAFE_SECRET int f(t g);",
+        "g: t: a function pointer",
+        "by its name",
+    ),
     "function_in_struct": (
         "struct s { void (*g)(int); };\nCAFE_SECRET int f(struct s *p CAFE_IN(1));",
         "p.g: void (*)(int): function pointer",

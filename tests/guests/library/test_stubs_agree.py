@@ -1,12 +1,14 @@
-"""Random interfaces: what a caller gets through the channel is what a direct call gives, byte for byte.
+"""Random interfaces: what a caller gets through both stubs is what a direct call gives, byte for byte.
 
 The same body is compiled twice, once as the secret function and once as a reference in the caller, so that
-any difference between the two stubs' layouts shows.
+any difference between the two stubs' layouts shows. Some functions take all they are given in a struct of
+pointers; some only pass it on to a callback, where the reference's body stands.
 """
 
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,8 @@ import pytest
 from cafe_lib.interface.parse import parse_header
 
 if TYPE_CHECKING:
-    from tests.guests.library.conftest import FakeAgent, Run, Shop
+    from tests.guests.library.conftest import Shop
 
-ROOT = Path(__file__).resolve().parents[3]
-NATIVE = Path(__file__).resolve().parent / "native"
 FUNCTIONS = 20
 COUNTERS = ("uint8_t", "uint16_t", "int16_t", "uint32_t", "int32_t", "int64_t", "size_t", "enum amount")
 OTHERS = ("char", "float", "double", "long double", "bool", "agree_pair", "agree_odd", "union agree_either")
@@ -120,23 +120,49 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Shape:
-    """A random function."""
+    """A random function. ``deep`` is how it takes a struct with everything in it: IN, INOUT or not at all."""
 
+    index: int
     result: str
     scalars: tuple[tuple[str, str], ...]
     pointers: tuple[Pointer, ...]
     order: tuple[str, ...]
+    deep: str
+    asks: bool
 
-    def declare(self, name: str, *, annotated: bool) -> str:
+    @property
+    def struct(self) -> str:
+        texts = self.members(annotated=True)
+        return f"struct deep_{self.index} {{ {' '.join(f'{texts[label]};' for label in self.order)} }};"
+
+    def members(self, *, annotated: bool) -> dict[str, str]:
         texts = {label: f"{kind} {label}" for label, kind in self.scalars}
         for pointer in self.pointers:
             const = "const " if pointer.note == "IN" else ""
             note = f" CAFE_{pointer.note}({pointer.size})" if annotated else ""
             texts[pointer.name] = f"{const}{pointer.type} *{pointer.name}{note}"
-        return f"{self.result} {name}({', '.join(texts[label] for label in self.order) or 'void'})"
+        return texts
+
+    def declare(self, name: str, *, annotated: bool) -> str:
+        texts = self.members(annotated=annotated)
+        listed = ", ".join(texts[label] for label in self.order) or "void"
+        if self.deep:
+            const = "const " if self.deep == "IN" else ""
+            listed = f"{const}struct deep_{self.index} *d{f' CAFE_{self.deep}(1)' if annotated else ''}"
+        return f"{self.result} {name}_{self.index}({listed})"
+
+    def secret(self) -> str:
+        if self.asks:
+            return f"return cb_{self.index}({', '.join(self.order)});"
+        return self.body()
+
+    def unpack(self) -> str:
+        """Give the members of the struct the names of parameters."""
+        texts = self.members(annotated=False)
+        return " ".join(f"{texts[label]} = d->{label};" for label in self.order) if self.deep else ""
 
     def body(self) -> str:
-        lines = ["uint64_t h = 1469598103934665603ull;"]
+        lines = [self.unpack(), "uint64_t h = 1469598103934665603ull;"]
         lines += [f"h = mix_{tag(kind)}(h, &{label});" for label, kind in self.scalars]
         for pointer in self.pointers:
             lines.append(f"h = h * 3 + ({pointer.name} != NULL);")
@@ -144,11 +170,32 @@ class Shape:
         for pointer in self.pointers:
             if pointer.note != "IN":
                 lines.append(self.each(pointer, f"fill_{tag(pointer.type)}(&{pointer.name}[i], h + i);"))
+        if self.deep == "INOUT":
+            lines += [f"fill_{tag(kind)}(&d->{label}, h ^ 77);" for label, kind in self.scalars]
         return " ".join([*lines, f"{self.result} r; fill_{tag(self.result)}(&r, h); return r;"])
 
     def each(self, pointer: Pointer, text: str) -> str:
         within = f"{pointer.name} != NULL && i < (uint64_t)({pointer.size})"
         return f"for (uint64_t i = 0; {within}; i++) {{ {text} }}"
+
+    def calls(self, index: int) -> list[str]:
+        """Call both; of a struct, its own members must agree and its pointers be as they were."""
+        lines = []
+        for copy, function in (("x", "fn"), ("y", "ref")):
+            names = {p.name: f"null_{p.name} ? NULL : {copy}_{p.name}" for p in self.pointers}
+            arguments = ", ".join(names.get(label, label) for label in self.order)
+            if self.deep:
+                lines.append(f"struct deep_{index} {copy}_d = {{{arguments}}};")
+                arguments = f"&{copy}_d"
+            lines.append(f"{self.result} {copy}_r = {function}_{index}({arguments});")
+            kept = " && ".join(f"{copy}_d.{p.name} == ({names[p.name]})" for p in self.pointers)
+            if self.deep and kept:
+                lines.append(f'need({kept}, "pointers of {index}", t);')
+        if self.deep:
+            for label, kind in self.scalars:
+                same = f"mix_{tag(kind)}(1, &x_d.{label}) == mix_{tag(kind)}(1, &y_d.{label})"
+                lines.append(f'need({same}, "{label} of {index}", t);')
+        return lines
 
     def trial(self, index: int) -> str:
         lines = []
@@ -164,10 +211,7 @@ class Shape:
                 lines.append(f"for (uint64_t i = 0; i < n_{p.name}; i++) {{ {fill} }}")
             lines.append(f"memcpy(y_{p.name}, x_{p.name}, n_{p.name} * sizeof({p.type}));")
             lines.append(f"const int null_{p.name} = next() % 5 == 0;")
-        for copy, function in (("x", "fn"), ("y", "ref")):
-            names = {p.name: f"null_{p.name} ? NULL : {copy}_{p.name}" for p in self.pointers}
-            arguments = ", ".join(names.get(label, label) for label in self.order)
-            lines.append(f"{self.result} {copy}_r = {function}_{index}({arguments});")
+        lines += self.calls(index)
         lines.append(f'need(cafe_last_error() == 0, "error of {index}", t);')
         same = f"mix_{tag(self.result)}(1, &x_r) == mix_{tag(self.result)}(1, &y_r)"
         lines.append(f'need({same}, "result of {index}", t);')
@@ -183,7 +227,7 @@ def tag(kind: str) -> str:
     return kind.replace(" ", "_")
 
 
-def random_shape(source: random.Random) -> Shape:
+def random_shape(index: int, source: random.Random) -> Shape:
     scalars = tuple(
         (f"s{i}", source.choice(COUNTERS if i == 0 else ELEMENTS)) for i in range(source.randrange(1, 6))
     )
@@ -199,49 +243,42 @@ def random_shape(source: random.Random) -> Shape:
     )
     order = [label for label, _ in scalars] + [pointer.name for pointer in pointers]
     source.shuffle(order)
-    return Shape(source.choice(RESULTS), scalars, pointers, tuple(order))
+    deep = source.choice(("", "", "IN", "INOUT"))
+    asks = not deep and source.randrange(2) == 0
+    return Shape(index, source.choice(RESULTS), scalars, pointers, tuple(order), deep, asks)
 
 
 def write(place: Path, shapes: list[Shape]) -> None:
-    heads = [f"CAFE_SECRET {s.declare(f'fn_{i}', annotated=True)};" for i, s in enumerate(shapes)]
-    (place / "agree.h").write_text(
-        "\n".join(["#ifndef AGREE_H", "#define AGREE_H", TYPES, *heads, "#endif\n"])
-    )
+    heads = [shape.struct for shape in shapes if shape.deep]
+    heads += [f"CAFE_CALLBACK {shape.declare('cb', annotated=True)};" for shape in shapes if shape.asks]
+    heads += [f"CAFE_SECRET {shape.declare('fn', annotated=True)};" for shape in shapes]
+    opening, closing = ("#ifdef __cplusplus", 'extern "C" {', "#endif"), ("#ifdef __cplusplus", "}", "#endif")
+    pieces = ["#ifndef AGREE_H", "#define AGREE_H", TYPES, *opening, *heads, *closing, "#endif\n"]
+    (place / "agree.h").write_text("\n".join(pieces))
     plain = [f"PLAIN({kind}, {tag(kind)})" for kind in ELEMENTS if kind not in OTHERS[3:]]
     (place / "tools.h").write_text("\n".join([TOOLS, *plain, RECORDS]))
-    bodies = {
-        name: [f"{s.declare(f'{name}_{i}', annotated=False)} {{ {s.body()} }}" for i, s in enumerate(shapes)]
-        for name in ("fn", "ref")
-    }
-    (place / "secret.c").write_text("\n".join(['#include "tools.h"', *bodies["fn"]]))
+    secret = [f"{shape.declare('fn', annotated=False)} {{ {shape.secret()} }}" for shape in shapes]
+    (place / "secret.c").write_text("\n".join(['#include "tools.h"', *secret]))
+    bodies = [f"static {shape.declare('ref', annotated=False)} {{ {shape.body()} }}" for shape in shapes]
+    bodies += [f"{s.declare('cb', annotated=False)} {{ {s.body()} }}" for s in shapes if s.asks]
     trials = [f"static void try_{i}(int t) {{\n    {s.trial(i)}\n}}" for i, s in enumerate(shapes)]
     calls = " ".join(f"try_{i}(t);" for i in range(len(shapes)))
     main = f'int main(void) {{ for (int t = 0; t < 40; t++) {{ {calls} }} puts("all agree"); return 0; }}\n'
-    references = [f"static {text}" for text in bodies["ref"]]
-    (place / "main.c").write_text("\n".join([MAIN, *references, *trials, main]))
+    (place / "main.c").write_text("\n".join([MAIN, *bodies, *trials, main]))
 
 
 @pytest.mark.parametrize(("seed", "language"), [(1, "c"), (3, "c++")])
-@pytest.mark.case("B04", "B10")
-def test_random_interfaces(
-    tmp_path: Path,
-    shop_in: Callable[[Path], Shop],
-    make_agent: Callable[..., FakeAgent],
-    run: Run,
-    seed: int,
-    language: str,
-) -> None:
+@pytest.mark.case("B04", "B09", "B10")
+def test_random_interfaces(tmp_path: Path, shop_in: Callable[[Path], Shop], seed: int, language: str) -> None:
     source = random.Random(seed)  # noqa: S311 - test data
-    write(tmp_path, [random_shape(source) for _ in range(FUNCTIONS)])
+    write(tmp_path, [random_shape(index, source) for index in range(FUNCTIONS)])
     shop = shop_in(tmp_path)
     interface = parse_header(tmp_path / "agree.h", (), language)
+    assert interface.callbacks
     plus = ("-xc++",) if language == "c++" else ()
     relaxed = ("-Wno-conversion", "-Wno-sign-compare", "-Wno-type-limits", *plus)
-    secret = [shop.compile(tmp_path / "secret.c", "secret", *relaxed), *shop.secret(interface)]
-    enclave = shop.link(
-        "enclave", [*secret, shop.compile(NATIVE / "enclave.c", "loop", f"-I{ROOT}/cafe_lib/runtime")]
-    )
-    main = shop.compile(tmp_path / "main.c", "main", *relaxed)
-    program = shop.link("main", [main, shop.public(interface), *shop.guest()])
-    done = run(make_agent(enclave), program)
+    secret = [shop.compile(tmp_path / "secret.c", "secret", *relaxed)]
+    main = [shop.compile(tmp_path / "main.c", "main", *relaxed)]
+    program = shop.loopback(interface, secret, main)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "all agree\n"), done.stderr

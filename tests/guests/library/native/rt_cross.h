@@ -1,4 +1,4 @@
-/* rt_cross.h - the runtime's own, with every access held against the slot of the running call. */
+/* rt_cross.h - the runtime's own, with every access held against the slot and the bulk area. */
 #ifndef SHIM_RT_CROSS_H
 #define SHIM_RT_CROSS_H
 
@@ -16,6 +16,7 @@ struct shim_slot {
     uint64_t bytes;
 };
 extern __thread struct shim_slot shim_now;
+bool shim_in_bulk(const volatile void *place, uint64_t n);
 void shim_need(bool good, const char *what);
 #ifdef __cplusplus
 }
@@ -23,7 +24,7 @@ void shim_need(bool good, const char *what);
 
 static inline bool shim_inside(const volatile void *place, uint64_t n) {
     const uint64_t offset = (uint64_t)((const volatile uint8_t *)place - shim_now.start);
-    return offset <= shim_now.bytes && n <= shim_now.bytes - offset;
+    return (offset <= shim_now.bytes && n <= shim_now.bytes - offset) || shim_in_bulk(place, n);
 }
 
 static inline void rt_read(void *private_dst, const volatile void *shared_src, uint64_t n) {

@@ -27,10 +27,16 @@ enum cafe_status shim_call(struct cafe_slot *slot, uint64_t slot_bytes, uint32_t
     call.arena = malloc(slot_bytes);
     shim_need(call.arena != NULL, "out of memory");
     memset(call.arena, 0xa5, slot_bytes);
+    const struct shim_slot slot_before = shim_now;
+    struct rt_call *const call_before = shim_call_now;
     shim_now.start = call.slot;
     shim_now.bytes = slot_bytes;
+    shim_call_now = &call;
     const enum cafe_status status = shim_entries[entry](&call);
-    shim_need(call.used <= slot_bytes, "more used than there is");
+    shim_need(call.offset <= slot_bytes, "more used than there is");
+    shim_call_now = call_before;
+    shim_now = slot_before;
+    shim_forget(&call);
     free(call.arena);
     return status;
 }
