@@ -124,6 +124,7 @@ def describe_build(built: BuildResult) -> dict[str, object]:
         "shared_library": str(built.shared_library),
         "include_dir": str(built.include_dir),
         "functions": [function.display for function in built.interface.functions],
+        "callbacks": [function.display for function in built.interface.callbacks],
         "image_bytes": len(built.image.plaintext),
         "code_bytes": header.code_bytes,
         "rodata_bytes": header.rodata_bytes,

@@ -242,7 +242,8 @@ size_t malloc_usable_size(void *pointer) {
 }
 
 /* An older name, and what musl calls from its own files, whoever defines malloc. */
-#define SAME(name) __attribute__((alias(#name), copy(name), visibility("hidden")))
+#define TEXT(name) #name
+#define SAME(name) __attribute__((alias(TEXT(name)), copy(name), visibility("hidden")))
 void *memalign(size_t align, size_t bytes) SAME(aligned_alloc);
 void *__libc_malloc(size_t bytes) SAME(malloc);
 void *__libc_calloc(size_t count, size_t bytes) SAME(calloc);

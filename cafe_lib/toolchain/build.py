@@ -68,7 +68,7 @@ def build_project(
     shop = Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface, records = read_interface(shop), read_types(shop)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code")
     objects = _compile_image(shop, interface)
     rust = find_rust(project, shop.secret)
@@ -172,9 +172,11 @@ def _suffix(interface: Interface) -> str:
 
 def _check_leaks(shop: Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
     """Refuse, and remove, libraries that hold a secret byte."""
-    exported = [function.symbol for function in interface.functions]
+    public = (*interface.functions, *interface.callbacks)
+    exported = [function.symbol for function in public]
     names = shop.public / "names"  # `assert` and __func__ put these in the secret code as strings
-    names.write_bytes(b"\0".join(name.encode() for name in ["", *exported, ""]))
+    named = dict.fromkeys([*exported, *(function.display for function in public)])
+    names.write_bytes(b"\0".join(name.encode() for name in ["", *named, ""]))
     headers = [shop.project.root / path for path in shop.project.headers]
     report = check_leaks(
         _developer_objects(shop),

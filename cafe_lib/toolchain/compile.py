@@ -47,7 +47,15 @@ SECRET_FLAGS: Final = (
 RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
 """The runtime leaves nothing of its own in vector registers for a call to find."""
 
-PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
+# Exceptions: a callback may leave the guest library by one, by pthread_exit or when its thread is cancelled.
+PUBLIC_FLAGS: Final = (
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fexceptions",
+    "-Werror=date-time",
+    "-pthread",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ def check_leaks(
 ) -> LeakReport:
     """Look for the developer's secret objects (not runtime, not stubs) in the public files.
 
-    ``exported`` are the symbols of the secret functions, whose names are public. What also is in ``known``
-    files (libcafe's own objects, made without the secrets) is no secret. Raises BuildError.
+    ``exported`` are the symbols of secret functions and callbacks, whose names are public. What also is in
+    ``known`` files (libcafe's own objects, made without the secrets) is no secret. Raises BuildError.
     """
     secrets = read_secrets(secret_objects, exported)
     for path in known:

@@ -67,7 +67,7 @@ def build_native(
     shop = Workshop(find_toolchain(), project, output or project.root / "build" / "native")
     _prepare(shop)
     report("reading the interface")
-    interface, records = read_interface(shop), read_types(shop)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code natively")
     merged, api = _compile(shop, interface, records, extra)
     report("linking the library")

@@ -16,7 +16,7 @@ from cafe_lib.image.flat import ABI_VERSION, FlatImage
 from cafe_lib.image.manifest import Manifest, secret_binary_id, sign_manifest
 from cafe_lib.image.package import WRAPPED, encode_head, wrap_confidential, write_package
 from cafe_lib.interface.expression import format_expression
-from cafe_lib.interface.model import Function, Interface
+from cafe_lib.interface.model import Function, Interface, Param
 from cafe_lib.toolchain.keys import PublisherIdentity
 from cafe_lib.toolchain.project import Project
 from cafe_lib.wire.limits import CHUNK_BYTES
@@ -32,17 +32,25 @@ class Release:
 
 
 def describe_boundary(interface: Interface) -> str:
-    """Return a line per secret function: what of each parameter crosses, and how much."""
-    return "\n".join(_describe(function) for function in interface.functions)[:MAX_BOUNDARY_CHARACTERS]
+    """Return a line per secret function and callback: what of each parameter crosses, and how much."""
+    lines = [_describe(function) for function in interface.functions]
+    lines += [f"callback {_describe(function)}" for function in interface.callbacks]
+    return "\n".join(lines)[:MAX_BOUNDARY_CHARACTERS]
 
 
 def _describe(function: Function) -> str:
-    parts = []
-    for param in function.params:
-        count = "" if param.count is None else f" {format_expression(param.count)}"
-        parts.append(f"{param.name or '?'}: {param.carry}{count} {param.shape.spelling}")
+    parts = [
+        _describe_param(one.name if one is param else f"{param.name}->{one.name}", one)
+        for param in function.params
+        for one in (param, *param.fields)
+    ]
     result = "void" if function.result is None else function.result.spelling
     return f"{function.display}({'; '.join(parts)}) -> {result}"
+
+
+def _describe_param(name: str, param: Param) -> str:
+    count = "" if param.count is None else f" {format_expression(param.count)}"
+    return f"{name or '?'}: {param.carry}{count} {param.shape.spelling}"
 
 
 def write_release(path: Path, image: FlatImage, release: Release, publisher: PublisherIdentity) -> Manifest:

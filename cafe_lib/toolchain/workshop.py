@@ -39,24 +39,23 @@ class Workshop:
         return tuple(f"-I{root / path}" for path in dict.fromkeys(found))
 
 
-def read_interface(shop: Workshop) -> Interface:
+def read_interface(project: Project) -> Interface:
     """Read the project's headers.
 
     :raises InterfaceError: they cannot be marshalled.
     """
-    return parse_headers(*_headers(shop))
+    return parse_headers(*_headers(project))
 
 
-def read_types(shop: Workshop) -> Records:
+def read_types(project: Project) -> Records:
     """Read what the types of those headers are made of.
 
     :raises InterfaceError: libclang cannot read them.
     """
-    return read_records(*_headers(shop))
+    return read_records(*_headers(project))
 
 
-def _headers(shop: Workshop) -> tuple[list[Path], list[Path], str, tuple[str, ...]]:
-    project = shop.project
+def _headers(project: Project) -> tuple[list[Path], list[Path], str, tuple[str, ...]]:
     wanted = tuple(
         flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
     )

@@ -1,20 +1,21 @@
-"""How gdb's debugger gets at a CPU under Unicorn, and where it listens: this machine only."""
+"""How gdb's debugger gets at a CPU under Unicorn."""
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import os
-import socket
-import stat
-from pathlib import Path
+import sys
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import unicorn
 from unicorn import x86_const as x86
 
 from cafe_lib.errors import HostError, MalformedError
+from hypervisor_agent.abi import BOOT, VmmConfig
 from hypervisor_agent.enclave.debugger import Debugger
+from hypervisor_agent.enclave.gdbaddress import Gdb, listen
+from hypervisor_agent.enclave.gdbserver import serve_gdb
+from hypervisor_agent.enclave.walk import user_mappings
 
 _RENAMED: Final = {
     "fctrl": "FPCW",
@@ -27,8 +28,33 @@ _RENAMED: Final = {
     "foseg": "FDS",
 }
 _PAGE: Final = 4096
-_MAX_PORT: Final = 65535
-_UNIX: Final = "unix:"
+_BOOT_BASE: Final = 5  # the field of struct cafe_boot that says where the image lies
+
+
+def start_debugger(
+    gdb: Gdb, config: VmmConfig, memory: memoryview, end: Callable[[], object]
+) -> Debugger | None:
+    """Serve gdb in a thread; None, with a word on stderr, where the address is another enclave's already."""
+    try:
+        listener = listen(gdb.address)
+    except HostError as error:
+        print(f"cafe-agent: {error.detail}", file=sys.stderr)  # noqa: T201 - an emulator has no other log
+        return None
+    debugger = Debugger(image_base(config, memory), 1, end, wait=gdb.wait)
+    threading.Thread(target=serve_gdb, args=(listener, debugger), name="gdb", daemon=True).start()
+    return debugger
+
+
+def image_base(config: VmmConfig, memory: memoryview) -> int:
+    """Return where the secret image lies, as the boot page tells the runtime.
+
+    :raises MalformedError: the boot page is not mapped.
+    """
+    for part in user_mappings(memory, config.cr3):
+        offset = config.rdi - part.address
+        if 0 <= offset < part.size:
+            return int(BOOT.unpack_from(memory, part.physical + offset)[_BOOT_BASE])
+    raise MalformedError("the boot page is not mapped")
 
 
 def _number(name: str) -> int | None:
@@ -91,55 +117,3 @@ def watch(uc: Any, index: int, debugger: Debugger) -> None:  # noqa: ANN401 - un
         debugger.on_instruction(index, address)
 
     uc.hook_add(unicorn.UC_HOOK_CODE, on_code)
-
-
-def parse_address(text: str) -> tuple[str, int] | str:
-    """Parse HOST:PORT of this machine, or unix:PATH.
-
-    :raises MalformedError: anything else, another machine's address above all: gdb's protocol knows no
-        password.
-    """
-    if text.startswith(_UNIX) and len(text) > len(_UNIX):
-        return text[len(_UNIX) :]
-    host, _, port = text.rpartition(":")
-    host = host.strip("[]")
-    with contextlib.suppress(ValueError):
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        if loopback and port.isascii() and port.isdecimal() and 0 < int(port) <= _MAX_PORT:
-            return ("127.0.0.1" if host == "localhost" else host, int(port))
-    raise MalformedError("gdb is served on a loopback address, 127.0.0.1:PORT, or on unix:PATH only")
-
-
-def listen(text: str) -> socket.socket:
-    """Listen for one gdb at a time.
-
-    :raises MalformedError: see :func:`parse_address`.
-    :raises HostError: the address is taken, by another debug enclave perhaps.
-    """
-    address = parse_address(text)
-    try:
-        if isinstance(address, str):
-            return _listen_at_path(Path(address))
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        listener = socket.create_server(address, family=family, backlog=1)
-    except OSError as error:
-        raise HostError(f"gdb cannot be served on {text}: {error.strerror}") from error
-    return listener
-
-
-def _listen_at_path(path: Path) -> socket.socket:
-    """Listen where nobody else does; only the agent's user may connect."""
-    listener = socket.socket(socket.AF_UNIX)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(ConnectionRefusedError):
-                other.connect(str(path))
-                raise OSError(0, "in use")
-            path.unlink()
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    listener.listen(1)
-    return listener

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from gdb_machine import BASE, TinyMachine, compile_machine
 
-from hypervisor_agent.enclave.debugged import listen
+from hypervisor_agent.enclave.gdbaddress import listen
 from hypervisor_agent.enclave.gdbserver import serve_gdb
 
 pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is absent")

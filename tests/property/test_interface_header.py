@@ -18,6 +18,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "cafe_lib"
 WORDS = (
     *(
         "CAFE_SECRET",
+        "CAFE_CALLBACK",
+        "CAFE_SERIAL",
         "CAFE_IN(n)",
         "CAFE_OUT(1)",
         "CAFE_STR(8)",
@@ -62,6 +64,7 @@ def _read(place: Path, text: str) -> bool:
     except InterfaceError:
         return False
     offsets = tuple(range(len(interface.functions)))
+    assert all(function.serial is False for function in interface.callbacks)
     binding = PublicBinding("any", bytes(32), interface.digest(), 4096, offsets)
     (place / "public.c").write_text(public_stub_source(interface, binding))
     (place / "secret.c").write_text(secret_stub_source(interface))
@@ -78,9 +81,7 @@ def test_any_words_give_an_interface_or_a_refusal(text: str) -> None:
         assert _read(Path(place), f'#include "cafe.h"\n{text}') in (True, False)
 
 
-@given(st.lists(st.one_of(scalars, arrays, pointers), max_size=5), st.sampled_from(("void", *SCALARS)))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_accepted_prototypes_compile(params: list[str | tuple[str, str]], result: str) -> None:
+def _declare(params: list[str | tuple[str, str]]) -> list[str]:
     texts = ["int n"]
     for index, param in enumerate(params):
         if param in ARRAYS:
@@ -89,7 +90,34 @@ def test_accepted_prototypes_compile(params: list[str | tuple[str, str]], result
         kind, note = param if isinstance(param, tuple) else (param, None)
         star = "" if note is None else "*"
         texts.append(f"{kind} {star}p{index} {note or ''}")
+    return texts
+
+
+@given(
+    st.lists(st.one_of(scalars, arrays, pointers), max_size=5),
+    st.sampled_from(("void", *SCALARS)),
+    st.sampled_from(
+        ("CAFE_SECRET", "CAFE_SECRET CAFE_SERIAL", "CAFE_CALLBACK", "CAFE_CALLBACK CAFE_ON_ERROR(0)")
+    ),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_accepted_prototypes_compile(params: list[str | tuple[str, str]], result: str, role: str) -> None:
+    if result == "void":
+        role = role.replace("(0)", "()")
+    text = f"{HEAD}CAFE_SECRET int first(int x);\n{role} {result} f({', '.join(_declare(params))});"
     with tempfile.TemporaryDirectory() as place:
-        accepted = _read(Path(place), f"{HEAD}CAFE_SECRET {result} f({', '.join(texts)});")
+        accepted = _read(Path(place), text)
+    if all(isinstance(param, str) for param in params):
+        assert accepted
+
+
+@given(st.lists(st.one_of(scalars, pointers), max_size=6), st.sampled_from(("CAFE_IN(1)", "CAFE_INOUT(1)")))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_accepted_structs_of_pointers_compile(params: list[str | tuple[str, str]], note: str) -> None:
+    members = "; ".join(_declare(params))
+    with tempfile.TemporaryDirectory() as place:
+        accepted = _read(
+            Path(place), f"{HEAD}struct job {{ {members}; }};\nCAFE_SECRET int f(struct job *j {note});"
+        )
     if all(isinstance(param, str) for param in params):
         assert accepted

@@ -10,7 +10,7 @@ from agent_enclaves import OFFSET, REQUEST, World, expect_soon, run
 from agent_sbs import LEASE_ID
 
 from cafe_lib import errors
-from hypervisor_agent import tenancy
+from hypervisor_agent import graves, tenancy
 from hypervisor_agent.abi import Status
 from hypervisor_agent.guests.messages import LaunchRequest
 
@@ -134,7 +134,7 @@ def test_a_crash_is_told_to_both_and_one_replacement_serves_both() -> None:
         assert [member.channel_fd for member in members] == descriptors, "their memory stays valid"
         assert [channel.status for channel in world.channels] == [None, None]
         assert len(world.enclaves[1].channels) == 2
-        await asyncio.sleep(3 * tenancy.BURIAL_PAUSE_SECONDS)
+        await asyncio.sleep(3 * graves.PAUSE_SECONDS)
         assert world.enclaves[0].destroyed is Status.FAULT
         assert [channel.status for channel in world.channels] == [None, None], "the burial tells nobody again"
 

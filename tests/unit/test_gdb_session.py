@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafe_lib.errors import LimitError, MalformedError
-from hypervisor_agent.enclave.debugged import parse_address
+from hypervisor_agent.enclave.gdbaddress import Gdb, parse_address, parse_arguments
 from hypervisor_agent.enclave.gdbpacket import (
     MAX_PACKET_BYTES,
     REGISTERS,
@@ -198,6 +198,12 @@ def test_questions() -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:1234", "localhost:1", "[::1]:65535", "unix:/run/gdb"])
 def test_gdb_is_served_on_this_machine(text: str) -> None:
     parse_address(text)
+    for gdb in (Gdb.parse(text), Gdb.parse(f"{text},wait")):
+        assert parse_arguments(gdb.arguments()) == gdb
+    assert Gdb.parse(f"{text},wait").wait
+    assert parse_arguments([]) is None
+    with pytest.raises(MalformedError, match="unknown"):
+        parse_arguments(["--gdb"])
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_an_image_without_data_tls_and_relocations_is_accepted() -> None:
         pytest.param(bytes(4095), id="shorter than a header"),
         pytest.param(bytes(8192), id="zeros"),
         pytest.param(b"\x7fELF" + bytes(image())[4:], id="an ELF file"),
-        pytest.param(bytes(image())[:8] + b"\2" + bytes(image())[9:], id="another ABI"),
+        pytest.param(bytes(image())[:8] + b"\1" + bytes(image())[9:], id="another ABI"),
         pytest.param(bytes(image())[:12] + b"\1" + bytes(image())[13:], id="reserved word"),
         pytest.param(bytes(image())[:4095] + b"\1" + bytes(image())[4096:], id="header padding"),
         pytest.param(bytes(image()) + b"\0", id="trailing byte"),

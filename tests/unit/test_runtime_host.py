@@ -20,6 +20,8 @@ HARNESS = """
 #pragma GCC visibility push(default)
 static jmp_buf back;
 void rt_abort(enum cafe_status status) { longjmp(back, (int)status); }
+void rt_lock(struct rt_lock *lock) { lock->owner = 1; }
+void rt_unlock(struct rt_lock *lock) { lock->owner = 0; }
 void t_start(void *memory, uint64_t bytes) {
     memset(&heap, 0, sizeof heap);
     rt_heap_start((uint64_t)(uintptr_t)memory, bytes, 0x1234567890abcdefull);
@@ -28,7 +30,7 @@ int t_try_free(void *pointer) {
     int status = setjmp(back);
     if (!status)
         free(pointer);
-    heap.locked = false;
+    rt_unlock(&heap.lock);
     return status;
 }
 int t_area(uint64_t *offset, uint64_t count, uint64_t size, uint64_t align, uint64_t slot, uint64_t *start) {

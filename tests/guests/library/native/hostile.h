@@ -31,7 +31,7 @@ static inline uint64_t hostile_word(uint64_t *state, const uint64_t *edges, uint
     case 0:
         return edges[(word >> 8) % edge_count];
     case 1:
-        return (word >> 8) % 40;
+        return (word >> 8) % 300;
     default:
         return (word >> 8) % 2;
     }

@@ -221,19 +221,18 @@ static enum cafe_status scribble(struct rt_call *call_now, uint32_t number) {
     return random_word(&state) % 8 == 0 ? CAFE_E_FAULT : CAFE_OK;
 }
 
+static void race(uint64_t *state) {
+    const enum cafe_status status = call((uint32_t)(random_word(state) % 3));
+    CHECK(status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT);
+}
+
 static void attempt(uint64_t *state) {
     for (uint64_t at = CAFE_SLOT_FRAME; at < 160; at += 8) {
         const uint64_t word = hostile_word(state, edges, EDGES);
         memcpy(region + at, &word, sizeof word);
     }
-    const enum cafe_status status = call((uint32_t)(random_word(state) % 3));
-    CHECK(status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT);
-}
-
-static void race(uint64_t *state) {
-    (void)call;
-    const enum cafe_status status = call((uint32_t)(random_word(state) % 3));
-    CHECK(status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT);
+    (void)ask((uint16_t)(random_word(state) % 300), (uint8_t)random_word(state));
+    race(state);
 }
 
 static void disturb(uint64_t *state) {
@@ -242,6 +241,9 @@ static void disturb(uint64_t *state) {
                      __ATOMIC_RELAXED);
     region[160 + random_word(state) % (SLOT_BYTES - 160)] = (uint8_t)(*state % 3);
     region[BULK_OFFSET + random_word(state) % BULK_BYTES] = (uint8_t)(*state % 3);
+    if (*state % 8 == 0) {
+        region[CAFE_SLOT_FRAME + 2] = (uint8_t)(*state >> 8); /* which callbacks */
+    }
 }
 
 static void attack(double seconds) {

@@ -132,6 +132,9 @@ static void frames(void) {
     CHECK(try_read((struct read){.into = 1, .n = 1u << 31, .each = 1ull << 33}) == CAFE_E_MALFORMED);
     CHECK(try_read((struct read){.into = 1, .n = 2, .each = ~0ull}) == CAFE_E_MALFORMED);
     CHECK(try_read((struct read){.n = ~0u, .each = ~0ull}) == CAFE_OK);
+    const uint64_t much[2] = {0, 0};
+    memcpy(slot + CAFE_SLOT_FRAME, much, sizeof much);
+    CHECK(serve(2) == CAFE_OK && memcmp(slot + 128, pair, sizeof pair) == 0);
     const uint64_t room = SLOT_BYTES - 128 - 16; /* for the buffer and, behind it, the result */
     CHECK(try_read((struct read){.into = 1, .n = 1, .each = room}) == CAFE_OK);
     CHECK(try_read((struct read){.into = 1, .n = 1, .each = room + 1}) == CAFE_E_MALFORMED);

@@ -3,33 +3,15 @@
  * thread rewrites all the time. The secret functions check that what they were given keeps still and fits.
  */
 #include "race.h"
+#include "hostile.h"
 #include "shim.h"
 
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SLOT_BYTES 4096u
 #define LEAST_REWRITES 10000000u
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                                          \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 static uint64_t calls; /* that reached a secret function */
-
-static uint64_t sum(const void *data, uint64_t bytes) {
-    uint64_t total = 0;
-    for (uint64_t i = 0; i < bytes; i++) {
-        total = total * 31 + ((const uint8_t *)data)[i];
-    }
-    return total;
-}
 
 static bool apart(const void *a, uint64_t a_bytes, const void *b, uint64_t b_bytes) {
     return a == NULL || b == NULL || (const uint8_t *)a + a_bytes <= (const uint8_t *)b ||
@@ -170,27 +152,11 @@ static void bad_frames(void) {
     bad_flags();
 }
 
-static uint64_t random_word(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
-/* Mostly plausible words: presence flags, small counts, and now and then an edge. */
-static uint64_t hostile_word(uint64_t *state) {
+static uint64_t edge_word(uint64_t *state) {
     static const uint64_t edges[] = {0,          1,          2,     63,        64,         65,
                                      0xff,       0x7f,       0x80,  0xffff,    1ull << 31, 1ull << 32,
                                      1ull << 61, 1ull << 63, ~0ull, ~0ull - 15};
-    const uint64_t word = random_word(state);
-    switch (word % 4) {
-    case 0:
-        return edges[(word >> 8) % (sizeof edges / sizeof *edges)];
-    case 1:
-        return (word >> 8) % 300;
-    default:
-        return (word >> 8) % 2;
-    }
+    return hostile_word(state, edges, sizeof edges / sizeof *edges);
 }
 
 static volatile bool stop;
@@ -201,7 +167,7 @@ static void *rewrite(void *argument) {
     (void)argument;
     while (!stop) {
         const uint64_t place = CAFE_SLOT_FRAME + 8 * (random_word(&state) % 7);
-        __atomic_store_n((uint64_t *)(void *)(slot + place), hostile_word(&state), __ATOMIC_RELAXED);
+        __atomic_store_n((uint64_t *)(void *)(slot + place), edge_word(&state), __ATOMIC_RELAXED);
         (void)__atomic_add_fetch(&rewrites, 1, __ATOMIC_RELAXED);
         slot[128 + random_word(&state) % (SLOT_BYTES - 128)] = (uint8_t)(state % 3);
     }
@@ -218,7 +184,7 @@ static void attack(double seconds, bool racing) {
     do {
         for (int i = 0; i < 1000; i++, count++) {
             for (uint64_t at = 0; !racing && at < 56; at += 8) {
-                const uint64_t word = hostile_word(&state);
+                const uint64_t word = edge_word(&state);
                 memcpy(slot + CAFE_SLOT_FRAME + at, &word, sizeof word);
             }
             const enum cafe_status status =
