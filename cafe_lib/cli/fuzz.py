@@ -68,13 +68,8 @@ def fuzz(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def _prepare(project: Project, budget: Budget, settings: Settings, *, quiet: bool) -> Campaign:
     from cafe_lib.fuzz.campaign import Campaign, Programs  # noqa: PLC0415
-<<<<<<< HEAD
-    from cafe_lib.fuzz.workshop import build_guest, open_workshop  # noqa: PLC0415
-    from cafe_lib.toolchain.workshop import read_interface  # noqa: PLC0415
-=======
     from cafe_lib.fuzz.workshop import build_caller, build_guest, open_workshop  # noqa: PLC0415
-    from cafe_lib.toolchain.build import read_interface  # noqa: PLC0415
->>>>>>> fuzz
+    from cafe_lib.toolchain.workshop import read_interface  # noqa: PLC0415
 
     with progress(quiet=quiet) as report:
         report("reading the interface")
