@@ -25,6 +25,7 @@ SIGINT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV = 2, 4, 5, 6, 8, 11
 OK: Final = b"OK"
 _BAD_ARGUMENT: Final = b"E16"
 _BAD_ADDRESS: Final = b"E0e"
+_FIRST_SEGMENT: Final = 4096  # of image.elf, behind the page that image.ld keeps for the flat image's header
 _MAX_BREAKPOINTS: Final = 1024
 _FEATURES: Final = (
     b"PacketSize=%x;QStartNoAckMode+;qXfer:features:read+;swbreak+;hwbreak+;vContSupported+"
@@ -275,7 +276,7 @@ class GdbSession:
             b"C": b"QC%x" % self.stop.thread,
             b"fThreadInfo": b"m" + b",".join(b"%x" % (n + 1) for n in range(self._machine.threads)),
             b"sThreadInfo": b"l",
-            b"Offsets": b"TextSeg=%x" % self._machine.image_base,
+            b"Offsets": b"TextSeg=%x" % (self._machine.image_base + _FIRST_SEGMENT),
         }
         if text in fixed:
             return fixed[text]

@@ -24,7 +24,8 @@ def compile_machine(directory: Path) -> Path:
     """Compile and link it as `cafe build` links a secret image: position-independent, with DWARF."""
     image = directory / "image.elf"
     flags = ["-g", "-Og", "-fPIE", "-ffreestanding", "-fno-stack-protector", "-fcf-protection=none"]
-    link = ["-nostdlib", "-static", "-Wl,-pie,--no-dynamic-linker,--build-id=none,-z,norelro"]
+    options = "-pie,--no-dynamic-linker,--build-id=none,-z,norelro,-Ttext-segment=0x1000"
+    link = ["-nostdlib", "-static", f"-Wl,{options}"]
     subprocess.run(["gcc", *flags, *link, SOURCE, "-o", image], check=True)
     return image
 

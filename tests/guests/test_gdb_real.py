@@ -50,7 +50,7 @@ def gdb(image: Path, tmp_path: Path, *commands: str) -> list[str]:
 
 def talk(image: Path, tmp_path: Path, *commands: str) -> str:
     command = gdb(image, tmp_path, *commands)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
     return done.stdout + done.stderr
 
 

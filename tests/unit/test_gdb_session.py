@@ -183,7 +183,7 @@ def test_running_stepping_and_leaving() -> None:
 
 def test_questions() -> None:
     one = session()
-    assert said(one, b"qOffsets") == b"TextSeg=555500000000"
+    assert said(one, b"qOffsets") == b"TextSeg=555500001000"
     assert (
         bytes.fromhex((said(one, b"qRcmd," + b"base".hex().encode()) or b"").decode()) == b"0x555500000000\n"
     )
