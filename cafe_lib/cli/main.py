@@ -7,7 +7,22 @@ from typing import NoReturn
 
 import typer
 
-from cafe_lib.cli import audit, build, host, identity, inspect, licence, policy, publisher, push, release, vm
+from cafe_lib.cli import (
+    audit,
+    build,
+    doctor,
+    fuzz,
+    host,
+    identity,
+    inspect,
+    licence,
+    policy,
+    publisher,
+    push,
+    release,
+    symbolize,
+    vm,
+)
 from cafe_lib.cli.console import print_error
 from cafe_lib.cli.exits import HOST, REFUSED, exit_code
 from cafe_lib.errors import CafeError, HostError
@@ -20,8 +35,11 @@ app = typer.Typer(
 )
 app.command()(build.build)
 app.command()(inspect.inspect)
+app.command()(fuzz.fuzz)
 app.command()(push.push)
 app.command()(audit.audit)
+app.command()(symbolize.symbolize)
+app.command()(doctor.doctor)
 for noun in (publisher, release, licence, identity, vm, host, policy):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
