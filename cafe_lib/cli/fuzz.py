@@ -68,7 +68,7 @@ def fuzz(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def _prepare(project: Project, budget: Budget, settings: Settings, *, quiet: bool) -> Campaign:
     from cafe_lib.fuzz.campaign import Campaign, Programs  # noqa: PLC0415
-    from cafe_lib.fuzz.workshop import build_guest, open_workshop  # noqa: PLC0415
+    from cafe_lib.fuzz.workshop import build_caller, build_guest, open_workshop  # noqa: PLC0415
     from cafe_lib.toolchain.workshop import read_interface  # noqa: PLC0415
 
     with progress(quiet=quiet) as report:
@@ -76,7 +76,9 @@ def _prepare(project: Project, budget: Budget, settings: Settings, *, quiet: boo
         interface = read_interface(project)
         shop = open_workshop(project, settings.place)
         report("building the hostile guest")
-        programs = Programs(build_guest(shop, interface), None)
+        guest = build_guest(shop, interface)
+        report("building the hostile enclave")
+        programs = Programs(guest, build_caller(shop, interface))
     return Campaign(interface, programs, budget, settings, settings.place / "findings")
 
 

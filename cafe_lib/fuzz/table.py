@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cafe_lib.interface.expression import Binary, Choice, Expression, Name, Number, Unary, names_in
@@ -37,25 +37,32 @@ def table_source(interface: Interface, room: Room) -> str:
 
 
 def function_tables(interface: Interface, room: Room) -> list[str]:
-    """Describe every secret function's frame."""
+    """Describe the frame of every secret function, and the channel."""
+    return [
+        *frame_tables("hostile_functions", interface.functions, room),
+        f"const uint32_t hostile_function_count = {len(interface.functions)};",
+        f"const uint64_t hostile_slot_bytes = {room.slot_bytes}, hostile_bulk_bytes = {room.bulk_bytes};",
+    ]
+
+
+def frame_tables(name: str, functions: Sequence[Function], room: Room) -> list[str]:
+    """Describe the frames of some functions as an array of that name."""
     lines, rows = [], []
-    for index, function in enumerate(interface.functions):
-        edges = ", ".join(f"{edge}ul" for edge in edges_of(function, room)) or "0"
+    for index, function in enumerate(functions):
+        edges = edges_of(function, room)
         fields = [*_fields(function)]
-        lines.append(f"static const uint64_t edges_{index}[] = {{{edges}}};")
-        lines.append(
-            f"static const struct hostile_field fields_{index}[] = {{{', '.join(fields) or '{0}'}}};"
-        )
+        values = ", ".join(f"{edge}ul" for edge in edges) or "0"
+        lines.append(f"static const uint64_t {name}_edges_{index}[] = {{{values}}};")
+        rows_of = ", ".join(fields) or "{0}"
+        lines.append(f"static const struct hostile_field {name}_fields_{index}[] = {{{rows_of}}};")
         sizes = f"{len(fields)}, {fixed_part(function).size}"
-        row = f'"{function.display}", fields_{index}, {sizes}, edges_{index}, {len(edges_of(function, room))}'
+        row = f'"{function.display}", {name}_fields_{index}, {sizes}, {name}_edges_{index}, {len(edges)}'
         rows.append(f"    {{{row}}},")
     return [
         *lines,
-        "const struct hostile_function hostile_functions[] = {",
-        *rows,
+        f"const struct hostile_function {name}[] = {{",
+        *(rows or ["    {0},"]),
         "};",
-        f"const uint32_t hostile_function_count = {len(rows)};",
-        f"const uint64_t hostile_slot_bytes = {room.slot_bytes}, hostile_bulk_bytes = {room.bulk_bytes};",
     ]
 
 

@@ -90,10 +90,15 @@ Watch = Callable[[Progress], None]
 
 def run_worker(assignment: Assignment, settings: Settings, watch: Watch) -> Ending:
     """Run a worker to its end; ``watch`` hears how far it is. Raises BuildError if it cannot be run."""
-    with report_file(settings.place / "report") as report, tempfile.TemporaryFile() as errors:
+    with (
+        report_file(settings.place / "report") as report,
+        tempfile.TemporaryFile() as errors,
+        tempfile.TemporaryDirectory(prefix="cafe-fuzz-") as agent,
+    ):
+        environment = _environment(settings) | {"CAFE_SOCKET": f"{agent}/agent"}
         try:
             process = subprocess.Popen(
-                _command(assignment, settings), stderr=errors, stdout=errors, env=_environment(settings)
+                _command(assignment, settings), stderr=errors, stdout=errors, env=environment
             )
         except OSError as error:
             raise BuildError(f"{assignment.program}: {error.strerror}") from error

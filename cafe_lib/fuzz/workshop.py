@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from cafe_lib.errors import BuildError
+from cafe_lib.fuzz.calls import caller_tables, calls_source, returning
 from cafe_lib.fuzz.table import Room, table_source
 from cafe_lib.interface.model import Interface
-from cafe_lib.toolchain.compile import INCLUDE, RUNTIME, language_of, run
+from cafe_lib.toolchain.compile import GUEST, INCLUDE, RUNTIME, language_of, run
 from cafe_lib.toolchain.project import Project
+from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
 from cafe_lib.toolchain.stubs_secret import secret_stub_source
 
 NATIVE: Final = Path(__file__).resolve().parent / "native"
 SANITIZE: Final = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+OURS: Final = ("-std=gnu17",)
+IMAGE_BYTES: Final = 1 << 20
 FLAGS: Final = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-lto", "-pthread", "-w", *SANITIZE)
 MAX_SLOT_BYTES: Final = 64 << 10  # more would be filled, not fuzzed
 MAX_BULK_BYTES: Final = 4 << 20
@@ -52,12 +56,13 @@ class Workshop:
         """Include options: the checked crossing before the runtime's own."""
         root = self.project.root
         own = [*(path.parent for path in self.project.headers), *self.project.include_dirs]
-        folders = [NATIVE, INCLUDE, RUNTIME, *(root / path for path in dict.fromkeys(own))]
+        folders = [NATIVE, INCLUDE, RUNTIME, GUEST, *(root / path for path in dict.fromkeys(own))]
         return tuple(f"-I{folder}" for folder in folders)
 
-    def compile(self, sources: Sequence[Source]) -> list[Path]:
+    def compile(self, sources: Sequence[Source], prefix: str) -> list[Path]:
         """Compile; several at a time. Raises BuildError with the compiler's message."""
-        targets = [self.place / f"{number}-{source.path.stem}.o" for number, source in enumerate(sources)]
+        names = [f"{prefix}{number}-{source.path.stem}.o" for number, source in enumerate(sources)]
+        targets = [self.place / name for name in names]
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             jobs = [
                 pool.submit(run, self._command(source, target), self.project.root)
@@ -71,6 +76,12 @@ class Workshop:
         compiler = self.gxx if source.language == "c++" else self.gcc
         own = self.project.flags(source.language) if not source.flags else source.flags
         return [compiler, *own, *FLAGS, *self.includes(), "-c", str(source.path), "-o", str(target)]
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a generated source."""
+        path = self.place / name
+        path.write_text(text)
+        return path
 
     def link(self, objects: Sequence[Path], name: str) -> Path:
         """Link a program; by g++, so that either language goes."""
@@ -100,18 +111,42 @@ def build_guest(shop: Workshop, interface: Interface) -> Path:
     :raises BuildError: with the compiler's message.
     """
     project = shop.project
-    suffix = "cc" if interface.language == "c++" else "c"
-    stub, table = shop.place / f"secret_stub.{suffix}", shop.place / "table.c"
-    stub.write_text(secret_stub_source(interface))
-    table.write_text(table_source(interface, shop.room))
-    ours = ("-std=gnu17",)
-    exact = (*ours, "-Daligned_alloc=stand_in_aligned_alloc")
-    sources = [Source(NATIVE / f"{name}.c", "c", ours) for name in ("guest", "frames", "task", "stand_in")]
+    stub = shop.write(f"secret_stub.{_suffix(interface)}", secret_stub_source(interface))
+    table = shop.write("table.c", table_source(interface, shop.room))
+    exact = (*OURS, "-Daligned_alloc=stand_in_aligned_alloc")
+    sources = [Source(NATIVE / f"{name}.c", "c", OURS) for name in ("guest", "frames", "task", "stand_in")]
     sources += [
-        Source(table, "c", ours),
-        Source(RUNTIME / "rt_callback.c", "c", ours),
+        Source(table, "c", OURS),
+        Source(RUNTIME / "rt_callback.c", "c", OURS),
         Source(RUNTIME / "rt_large.c", "c", exact),
         Source(stub, interface.language),
         *(Source(project.root / path, language_of(path)) for path in project.sources),
     ]
-    return shop.link(shop.compile(sources), "hostile-guest")
+    return shop.link(shop.compile(sources, "guest-"), "hostile-guest")
+
+
+def build_caller(shop: Workshop, interface: Interface) -> Path:
+    """Build the program that the hostile enclave lies to, with the guest library and its public stub.
+
+    :raises BuildError: with the compiler's message.
+    """
+    interface = returning(interface)
+    suffix = _suffix(interface)
+    offsets = tuple(4096 + 16 * index for index in range(len(interface.functions)))
+    name = shop.project.file.name
+    binding = PublicBinding(name, bytes(32), interface.digest(), max(IMAGE_BYTES, offsets[-1] + 16), offsets)
+    generated = [
+        shop.write(f"public_stub.{suffix}", public_stub_source(interface, binding)),
+        shop.write(f"calls.{suffix}", calls_source(interface)),
+    ]
+    tables = shop.write("caller_tables.c", caller_tables(interface, shop.room))
+    hidden = (*OURS, "-fvisibility=hidden")
+    sources = [Source(NATIVE / f"{name}.c", "c", OURS) for name in ("caller", "liar", "frames", "task")]
+    sources += [Source(path, "c", hidden) for path in sorted(GUEST.glob("*.c"))]
+    sources.append(Source(tables, "c", OURS))
+    sources += [Source(path, interface.language) for path in generated]
+    return shop.link(shop.compile(sources, "caller-"), "hostile-enclave")
+
+
+def _suffix(interface: Interface) -> str:
+    return "cc" if interface.language == "c++" else "c"

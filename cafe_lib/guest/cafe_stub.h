@@ -12,8 +12,12 @@
 #include <stdlib.h>
 
 #ifdef __cpp_exceptions
+#include <cxxabi.h>
 #define CAFE_TRY try
-#define CAFE_CATCH(call)                                                                                     \
+#define CAFE_CATCH(call) /* a thread that ends unwinds, too, and must not be stopped */                      \
+    catch (::abi::__forced_unwind &) {                                                                       \
+        throw;                                                                                               \
+    }                                                                                                        \
     catch (...) {                                                                                            \
         cafe_call_fail(call, CAFE_E_ABORT, "an exception left a callback");                                  \
     }

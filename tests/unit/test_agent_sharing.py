@@ -108,6 +108,21 @@ def test_a_deployment_that_nobody_waits_for_is_undone_and_not_joined() -> None:
     assert len(world.enclaves) == 1
 
 
+def test_a_program_that_is_started_again_waits_for_the_seat_it_has_left() -> None:
+    async def scenario(world: World) -> None:
+        member = await world.host.launch("vm1", REQUEST)
+        world.end_go.clear()
+        ending = asyncio.create_task(world.host.end(member))
+        await asyncio.sleep(0.05)
+        again = asyncio.create_task(world.host.launch("vm1", REQUEST))
+        await world.host.launch("vm2", REQUEST)  # others do not wait
+        assert [order.vm_id for order in world.orders] == ["vm1", "vm2"]
+        world.end_go.set()
+        await asyncio.gather(ending, again)
+
+    assert len(run(scenario).orders) == 3
+
+
 def test_a_refusal_is_told_to_all_who_wait_and_the_next_launch_asks_again() -> None:
     async def scenario(world: World) -> None:
         world.go.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from enclave_door import Door
 from cafe_lib.errors import BuildError
 from cafe_lib.toolchain.build import BuildResult, build_project
 from cafe_lib.toolchain.keys import PublisherIdentity
+from cafe_lib.toolchain.leak import check_leaks
+from cafe_lib.toolchain.leak_patterns import LeakKind
 from cafe_lib.toolchain.project import load_project
 from hypervisor_agent.abi import Status
 
@@ -175,3 +178,38 @@ def test_the_isa_level_follows_the_flags(publisher: PublisherIdentity, tmp_path:
     assert attempt(tmp_path, SOURCE, publisher).manifest.isa == 1
     assert attempt(tmp_path, SOURCE, publisher, 'rustflags = ["-Ctarget-cpu=x86-64-v2"]').manifest.isa == 2
     assert attempt(tmp_path, SOURCE, publisher, 'isa = "x86-64-v3"').manifest.isa == 3
+
+
+PLANTED = """#![no_std]
+static WORDS: [&str; 3] = ["m0jit0!", "the formula of the planted drink", "p4ssw0rd"];
+static TABLE: [u8; 32] = *b"\\x9e\\x3c\\x4b\\x5a\\x69\\x78\\x87\\x96planted-table-of-2026-xy";
+#[inline(never)]
+fn planted_step(x: u64, i: usize) -> u64 {
+    (x ^ u64::from(TABLE[i & 31])).wrapping_mul(0x9e3c4b5a69788796).rotate_left(i as u32 % 17) ^ i as u64
+}
+#[no_mangle]
+pub extern "C" fn planted_public(i: usize) -> u64 {
+    (0..i).fold(u64::from(WORDS[i % 3].as_bytes()[i % 7]), planted_step)
+}
+"""
+
+
+@pytest.mark.case("D01")
+def test_the_leak_check_knows_what_rust_objects_hold(tmp_path: Path) -> None:
+    (tmp_path / "planted.rs").write_text(PLANTED)
+    flags = ["--crate-type=lib", "--emit=obj", "-Copt-level=2", "-Cpanic=abort", "-Ccodegen-units=1"]
+    subprocess.run(["rustc", *flags, "planted.rs", "-o", "planted.o"], cwd=tmp_path, check=True)
+    found, public = tmp_path / "planted.o", tmp_path / "public.bin"
+    table = bytes.fromhex("9e3c4b5a69788796") + b"planted-table"
+    for data, kind in (
+        (b"m0jit0!", LeakKind.STRING),
+        (b"the formula of the planted drink", LeakKind.STRING),
+        (b"p4ssw0rd", LeakKind.STRING),
+        (table, LeakKind.CONSTANT),
+        (0x9E3C4B5A69788796.to_bytes(8, "little"), LeakKind.WORD),
+    ):
+        public.write_bytes(bytes(40) + data + bytes(40))
+        report = check_leaks([found], [public], exported=["planted_public"])
+        assert kind in {match.kind for match in report.matches}
+    public.write_bytes(b"\0planted_public\0m0jit0\0the formula\0")
+    assert not check_leaks([found], [public], exported=["planted_public"]).matches

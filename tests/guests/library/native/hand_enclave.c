@@ -16,7 +16,7 @@
 #include <x86intrin.h>
 
 #define EAGER 64u
-#define POLLS 20000u
+#define POLLS 1000u
 
 static struct cafe_channel_header *header;
 static const char *mode;                                   /* how it misbehaves when it is asked to */
