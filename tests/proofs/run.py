@@ -88,7 +88,13 @@ def frama_c(source: Path, names: list[str]) -> set[str]:
     preprocess = " ".join(["-D__FRAMAC__", *INCLUDES, f"-I{HERE}"])
     inline, more = (_option(source, word) for word in ("inline", "prove"))
     command = ["frama-c", "-machdep", "gcc_x86_64", f"-cpp-extra-args={preprocess}", str(source)]
-    command += ["-inline-calls", inline or "@all", "-wp", "-wp-fct", ",".join([*names, *filter(None, more.split(","))])]
+    command += [
+        "-inline-calls",
+        inline or "@all",
+        "-wp",
+        "-wp-fct",
+        ",".join([*names, *filter(None, more.split(","))]),
+    ]
     seconds = BROKEN_SECONDS if source.stem == "broken" else SECONDS
     command += ["-wp-prover", solvers(), "-wp-timeout", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
