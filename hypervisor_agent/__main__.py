@@ -19,7 +19,8 @@ from cafe_lib.cli.exits import exit_code
 from cafe_lib.client.host import HostCalls
 from cafe_lib.errors import CafeError
 from hypervisor_agent import launcher
-from hypervisor_agent.enclave.backend import BackendName, choose_backend
+from hypervisor_agent.enclave.backend import Backend, BackendName, choose_backend
+from hypervisor_agent.enclave.gdbaddress import Gdb
 from hypervisor_agent.enrolment import EnrolmentPlan, ek_digest, enrol
 from hypervisor_agent.guests.server import GuestSocket
 from hypervisor_agent.service import Options, serve
@@ -75,6 +76,9 @@ def run_agent(
     *,
     events: Annotated[bool, typer.Option("--events", help="JSON lines on standard output")] = False,
     allow_debug: Annotated[bool, typer.Option("--allow-debug", help="run debug builds, too")] = False,
+    gdb: Annotated[
+        str, typer.Option(help="serve gdb for debug builds: 127.0.0.1:PORT or unix:PATH; ,wait waits for it")
+    ] = "",
 ) -> None:
     """Serve the VMs of this host until SIGTERM."""
     settings = _settings()
@@ -87,7 +91,8 @@ def run_agent(
             "no usable /dev/kvm: enclaves run in the emulator, slower and less well confined",
             hint="on a host that others trust, start with --backend kvm",
         )
-    options = Options(state, sockets, chosen, allow_debug)
+    stub = _gdb(chosen, gdb, allow=allow_debug)
+    options = Options(state, sockets, chosen, allow_debug, stub)
     asyncio.run(serve(options, settings, standard_output(enabled=events)))
     sys.stdout.flush()
     os._exit(0)  # every enclave has ended; a thread that waits for the SBS must not hold up the rest
@@ -162,6 +167,17 @@ def _backend(text: str) -> BackendName:
     if text not in get_args(BackendName):
         raise typer.BadParameter("the backend is auto, kvm or emulator")
     return cast(BackendName, text)
+
+
+def _gdb(backend: Backend, address: str, *, allow: bool) -> Gdb | None:
+    """Refuse early what cannot work: no debug builds, KVM, an address that others can reach."""
+    if not address:
+        return None
+    if not allow:
+        raise typer.BadParameter("gdb is for debug builds: --allow-debug")
+    gdb = Gdb.parse(address)
+    backend.with_gdb(gdb)
+    return gdb
 
 
 def _log_to_stderr(level: str) -> None:

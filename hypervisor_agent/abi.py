@@ -177,7 +177,8 @@ class VmmConfig:
         return (head + b"".join(_VCPU.pack(*astuple(vcpu)) for vcpu in self.vcpus)).ljust(CONFIG_BYTES, b"\0")
 
 
-_config_values: Final = attrgetter(*(field.name for field in fields(VmmConfig) if field.name != "vcpus"))
+_CONFIG_NAMES: Final = [field.name for field in fields(VmmConfig) if field.name != "vcpus"]
+_config_values: Final = attrgetter(*_CONFIG_NAMES)
 
 
 def parse_config(data: bytes) -> VmmConfig:
@@ -194,14 +195,12 @@ def parse_config(data: bytes) -> VmmConfig:
         raise MalformedError("not a VMM configuration")
     if version != ABI_VERSION:
         raise VersionError(f"ABI version {version}")
-    count = values[_VCPU_COUNT]
+    named = dict(zip(_CONFIG_NAMES, values, strict=True))
+    count = named["vcpu_count"]
     if count > MAX_VCPUS:
         raise LimitError(f"{count} vCPUs")
     places = range(_CONFIG.size, _CONFIG.size + count * _VCPU.size, _VCPU.size)
-    return VmmConfig(*values, tuple(VmmVcpu(*_VCPU.unpack_from(data, at)) for at in places))
-
-
-_VCPU_COUNT: Final = [field.name for field in fields(VmmConfig)].index("vcpu_count")
+    return VmmConfig(**named, vcpus=tuple(VmmVcpu(*_VCPU.unpack_from(data, at)) for at in places))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,17 @@
-"""Enclaves on their way out: wiping takes longer than a replacement may, so it happens beside it."""
+"""Enclaves on their way out: wiping and logging take longer than a replacement may, and happen beside it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 import structlog
 
 from hypervisor_agent.abi import Status
 from hypervisor_agent.enclave.enclave import Enclave
+
+PAUSE_SECONDS = 0.02
+"""So long an enclave that has ended waits for its burial: the one that replaces it comes first."""
 
 _log = structlog.get_logger()
 
@@ -18,9 +22,16 @@ class Graves:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def bury(self, enclave: Enclave, status: Status = Status.EXITED, pause_seconds: float = 0) -> None:
-        """Destroy an enclave, after a pause if it does no harm any more; returns at once."""
-        task = asyncio.get_running_loop().create_task(_destroy(enclave, status, pause_seconds))
+    def bury(self, enclave: Enclave, status: Status = Status.EXITED) -> None:
+        """Begin to destroy an enclave; returns at once."""
+        self._begin(asyncio.to_thread(enclave.destroy, status))
+
+    def bury_later(self, enclave: Enclave, status: Status, tell: Callable[[], object]) -> None:
+        """Destroy an enclave that has ended by itself, after a pause, and ``tell`` of it; returns at once."""
+        self._begin(_bury_later(enclave, status, tell))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._buried)
 
@@ -35,7 +46,7 @@ class Graves:
             await asyncio.wait(tuple(self._tasks))
 
 
-async def _destroy(enclave: Enclave, status: Status, pause_seconds: float) -> None:
-    if pause_seconds:
-        await asyncio.sleep(pause_seconds)
+async def _bury_later(enclave: Enclave, status: Status, tell: Callable[[], object]) -> None:
+    await asyncio.sleep(PAUSE_SECONDS)
+    tell()
     await asyncio.to_thread(enclave.destroy, status)

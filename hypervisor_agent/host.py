@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -98,6 +99,7 @@ class AgentHost:
         self._tenancies: dict[bytes, EnclaveTenancy] = {}
         self._shares: dict[Order, _Share] = {}
         self._members: dict[Member, _Share] = {}
+        self._closing: dict[Order, asyncio.Task[None]] = {}
         self._ending: set[bytes] = set()
         self._revoked: deque[bytes] = deque(maxlen=MAX_REMEMBERED_REVOCATIONS)
         self._changed = asyncio.Event()
@@ -144,9 +146,18 @@ class AgentHost:
     def _leave(self, share: _Share, member: Member | None) -> asyncio.Task[None]:
         """Take one user out, at once; who is the last ends the tenancy, or gives up its deployment."""
         share.users -= 1
-        if not share.users and self._shares.get(share.order) is share:
+        last = not share.users
+        if last and self._shares.get(share.order) is share:
             del self._shares[share.order]
-        return self._background(self._left(share, member, last=not share.users))
+        leaving = self._background(self._left(share, member, last=last))
+        if last:
+            self._closing[share.order] = leaving
+            leaving.add_done_callback(partial(self._closed, share.order))
+        return leaving
+
+    def _closed(self, order: Order, closing: asyncio.Task[None]) -> None:
+        if self._closing.get(order) is closing:
+            del self._closing[order]
 
     async def _left(self, share: _Share, member: Member | None, *, last: bool) -> None:
         if last:
@@ -165,6 +176,8 @@ class AgentHost:
             await tenancy.stop(Status.EXITED)
 
     async def _open(self, order: Order) -> EnclaveTenancy:
+        if closing := self._closing.get(order):
+            await asyncio.wait({closing})  # a program that is started again needs the seat it has just left
         return await self._run(await self._deploy(order))
 
     async def _deploy(self, order: Order) -> Deployment:

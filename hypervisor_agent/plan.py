@@ -67,6 +67,8 @@ class EnclavePlan:
     image_base: int = field(repr=False)
     image_bytes: int
     regions: tuple[Region, ...] = field(repr=False)
+    debug: bool = False
+    """The signed manifest says that it is a debug build: only such a one may be looked into with gdb."""
 
     @property
     def channel_size(self) -> ChannelSize:

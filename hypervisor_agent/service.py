@@ -16,6 +16,7 @@ from hypervisor_agent.deploy import SbsDeployer
 from hypervisor_agent.enclave.backend import Backend
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
+from hypervisor_agent.enclave.gdbaddress import Gdb
 from hypervisor_agent.enclave.process import SparePool
 from hypervisor_agent.events import RevocationReader
 from hypervisor_agent.guests.server import GuestServer, GuestSocket
@@ -43,6 +44,8 @@ class Options:
     sockets: list[GuestSocket]
     backend: Backend
     allow_debug: bool = False
+    gdb: Gdb | None = None
+    """For debug builds in the emulator, which need ``allow_debug``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,13 @@ class PooledStarter:
     """Starts enclaves in processes of a pool; makes channels."""
 
     pool: SparePool
+    debug_pool: SparePool | None = None
+    """Of processes that serve gdb; no build but a debug build gets one."""
 
     def start(self, plan: EnclavePlan) -> Enclave:
         """See the port."""
-        return Enclave.start(plan, self.pool)
+        pool = self.debug_pool if plan.debug and self.debug_pool is not None else self.pool
+        return Enclave.start(plan, pool)
 
     def channel(self, manifest: Manifest) -> Channel:
         """See the port."""
@@ -75,6 +81,7 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
     enrolment = identity.enrolment
     timeouts = Timeouts(answer=settings.http_seconds)
     pool = SparePool(options.backend)
+    debug_pool = SparePool(options.backend.with_gdb(options.gdb)) if options.gdb else None
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_Workers(MAX_THREADS, "cafe-work"))
     try:
@@ -86,7 +93,7 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
             sessions = SessionKeeper(attester)
             modes = frozenset({BUILD_PRODUCTION} | ({BUILD_DEBUG} if options.allow_debug else set()))
             deployer = SbsDeployer(sbs, attester, sessions, steps, modes)
-            host = AgentHost(deployer, PooledStarter(pool), _upkeep(settings), steps)
+            host = AgentHost(deployer, PooledStarter(pool, debug_pool), _upkeep(settings, options), steps)
 
             def deliver(revocation: Revocation) -> None:
                 loop.call_soon_threadsafe(host.revoke, revocation)
@@ -94,7 +101,9 @@ async def serve(options: Options, settings: Settings, steps: Steps) -> None:
             reader = RevocationReader(sbs, sessions, deliver)
             await _run(GuestServer(options.sockets, host), host, reader, steps)
     finally:
-        await asyncio.to_thread(pool.close)
+        for one in (pool, debug_pool):
+            if one is not None:
+                await asyncio.to_thread(one.close)
 
 
 async def _run(server: GuestServer[Member], host: AgentHost, reader: RevocationReader, steps: Steps) -> None:
@@ -118,5 +127,7 @@ async def _run(server: GuestServer[Member], host: AgentHost, reader: RevocationR
         steps.event("stopped")
 
 
-def _upkeep(settings: Settings) -> Upkeep:
-    return Upkeep(settings.restarts, settings.restart_window_seconds, settings.standby)
+def _upkeep(settings: Settings, options: Options) -> Upkeep:
+    """No spare stands by where gdb is served: there is one address for the enclave that runs."""
+    standby = settings.standby and options.gdb is None
+    return Upkeep(settings.restarts, settings.restart_window_seconds, standby)

@@ -13,7 +13,7 @@ import structlog
 from cafe_lib.errors import CafeError, EnclaveError, ExitedError, KvmError, LicenceError, LimitError
 from hypervisor_agent.abi import Status
 from hypervisor_agent.blocking import in_thread
-from hypervisor_agent.crash import failure_of, report_of
+from hypervisor_agent.crash import CrashReport, failure_of, report_of
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.outcome import Outcome
@@ -27,8 +27,6 @@ from hypervisor_agent.steps import Steps
 
 LAST_WORD_SECONDS = 0.05
 """A VMM marks the channels dead before it reports: a guest may be here sooner than the report is."""
-BURIAL_PAUSE_SECONDS = 0.02
-"""So long an enclave that has ended waits to be wiped: the one that replaces it comes first."""
 
 _log = structlog.get_logger()
 
@@ -257,12 +255,11 @@ class EnclaveTenancy:
         outcome = await in_thread(lambda: enclave.wait(patience_seconds), lambda _: None)
         if outcome is not None:
             self._part(enclave)
-            self._graves.bury(enclave, outcome.status, BURIAL_PAUSE_SECONDS)
-            self._report(outcome)
+            report = report_of(outcome, self.release)
+            self.failure = failure_of(outcome, report)
+            self._graves.bury_later(enclave, outcome.status, partial(self._report, outcome, report))
 
-    def _report(self, outcome: Outcome) -> None:
-        report = report_of(outcome, self.release)
-        self.failure = failure_of(outcome, report)
+    def _report(self, outcome: Outcome, report: CrashReport) -> None:
         own = {"detail": outcome.error.detail} if isinstance(outcome.error, KvmError) else {}
         _log.warning("crash", **report.fields(), **own)
         self._steps.event("crash", **report.fields())

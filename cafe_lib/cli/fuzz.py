@@ -75,7 +75,7 @@ def _prepare(
     from cafe_lib.fuzz.campaign import Campaign, Programs  # noqa: PLC0415
     from cafe_lib.fuzz.worker import Phase  # noqa: PLC0415
     from cafe_lib.fuzz.workshop import build_caller, build_guest, open_workshop  # noqa: PLC0415
-    from cafe_lib.toolchain.build import read_interface  # noqa: PLC0415
+    from cafe_lib.toolchain.workshop import read_interface  # noqa: PLC0415
 
     with progress(quiet=quiet) as report:
         report("reading the interface")

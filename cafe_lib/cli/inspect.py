@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from cafe_lib.cli.console import JsonOption, print_result
-from cafe_lib.errors import ImageError, NotFoundError
+from cafe_lib.errors import ImageError, MalformedError, NotFoundError
 from cafe_lib.image.confidential import Confidential, decrypt_chunk_into, parse_confidential
 from cafe_lib.image.manifest import ISA_NAMES, PRODUCTION, verify_manifest
 from cafe_lib.image.package import WRAPPED, Package, open_package, unwrap_confidential
 from cafe_lib.toolchain.keys import PublisherIdentity, load_publisher
+from cafe_lib.toolchain.record import NATIVE_MARK
 from cafe_lib.wire.limits import CHUNK_BYTES
+
+_ELF: Final = b"\x7fELF"
+_ARCHIVE: Final = b"!<arch>\n"
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A package, NAME.cafe.")],
+    file: Annotated[Path, typer.Argument(help="A package, NAME.cafe, or a public library.")],
     publisher: Annotated[Path | None, typer.Option(help="Directory of the publisher's identity.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a package contains; with --publisher, check its signature and look inside."""
+    if is_library(file):
+        print_result(describe_library(file), as_json=as_json)
+        return
     try:
         package = open_package(file)
     except OSError as error:
@@ -39,6 +47,29 @@ def inspect(
             result.update(describe_image(decrypt_image(package, confidential)))
             result["boundary"] = confidential.boundary.splitlines()
     print_result(result, as_json=as_json)
+
+
+def is_library(file: Path) -> bool:
+    """Say whether a file is a library rather than a package."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_ARCHIVE)).startswith((_ELF, _ARCHIVE))
+    except OSError as error:
+        raise NotFoundError(f"{file}: {error.strerror}") from error
+
+
+def describe_library(file: Path) -> dict[str, object]:
+    """Say whether a public library is a native one, which protects nothing."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        native = data.find(NATIVE_MARK) >= 0
+        ours = native or data.find(b"cafe_last_error") >= 0
+    if not ours:
+        raise MalformedError(f"{file} is neither a package nor a library that `cafe build` made")
+    return {
+        "library": file.name,
+        "build_mode": "native" if native else "debug or production",
+        "protected": not native,
+    }
 
 
 def describe_package(package: Package) -> dict[str, object]:

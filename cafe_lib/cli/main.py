@@ -10,6 +10,7 @@ import typer
 from cafe_lib.cli import (
     audit,
     build,
+    doctor,
     fuzz,
     host,
     identity,
@@ -19,6 +20,7 @@ from cafe_lib.cli import (
     publisher,
     push,
     release,
+    symbolize,
     vm,
 )
 from cafe_lib.cli.console import print_error
@@ -36,6 +38,8 @@ app.command()(inspect.inspect)
 app.command()(fuzz.fuzz)
 app.command()(push.push)
 app.command()(audit.audit)
+app.command()(symbolize.symbolize)
+app.command()(doctor.doctor)
 for noun in (publisher, release, licence, identity, vm, host, policy):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 

@@ -53,7 +53,7 @@ void cafe_call_place_bulk(struct cafe_call *call, struct cafe_place *place, cons
 /* Any call would do; this one needs no function. */
 static enum cafe_status start_enclave(struct cafe_state *state) {
     uint32_t seat = 0;
-    const bool hurry = cafe_me.open != NULL && cafe_me.open->inner == NULL;
+    const bool hurry = cafe_self()->open != NULL && cafe_self()->open->inner == NULL;
     const enum cafe_status status = cafe_seat_take(state, hurry, &seat);
     if (status == CAFE_OK) {
         cafe_turn_release(state, seat);

@@ -12,8 +12,12 @@
 #include <stdlib.h>
 
 #ifdef __cpp_exceptions
+#include <cxxabi.h>
 #define CAFE_TRY try
-#define CAFE_CATCH(call)                                                                                     \
+#define CAFE_CATCH(call) /* a thread that ends unwinds, too, and must not be stopped */                      \
+    catch (::abi::__forced_unwind &) {                                                                       \
+        throw;                                                                                               \
+    }                                                                                                        \
     catch (...) {                                                                                            \
         cafe_call_fail(call, CAFE_E_ABORT, "an exception left a callback");                                  \
     }
@@ -59,8 +63,9 @@ static inline void cafe_serve_open(struct cafe_serve *serve, struct cafe_call *c
 static inline uint64_t cafe_serve_area(struct cafe_serve *serve, bool present, uint64_t count,
                                        uint64_t element_bytes, uint64_t align) {
     uint64_t bytes = 0;
-    if (!present || serve->bad)
+    if (!present || serve->bad) {
         return 0;
+    }
     /* the room is far below 2^63; alignment is that of the slot, and the frame starts at 80 of it */
     const uint64_t start = ((serve->offset + CAFE_SLOT_FRAME + align - 1) & ~(align - 1)) - CAFE_SLOT_FRAME;
     if (__builtin_mul_overflow(count, element_bytes, &bytes) || start > serve->room ||
@@ -74,15 +79,17 @@ static inline uint64_t cafe_serve_area(struct cafe_serve *serve, bool present, u
 
 /* False if the callback fails, which the secret code is then told. */
 static inline bool cafe_serve_sound(struct cafe_serve *serve) {
-    if (serve->bad)
+    if (serve->bad) {
         cafe_call_fail(serve->call, CAFE_E_MALFORMED, "the enclave asked for a callback in a wrong way");
+    }
     return !serve->bad;
 }
 
 /* Make the private copy, zeroed. */
 static inline bool cafe_serve_ready(struct cafe_serve *serve) {
-    if (!cafe_serve_sound(serve))
+    if (!cafe_serve_sound(serve)) {
         return false;
+    }
     if (serve->offset <= sizeof serve->small) {
         memset(serve->small, 0, serve->offset);
         serve->memory = serve->small;
@@ -106,8 +113,9 @@ static inline void cafe_serve_give(struct cafe_serve *serve, uint64_t at, const 
 }
 
 static inline void cafe_serve_close(struct cafe_serve *serve) {
-    if (serve->memory != serve->small)
+    if (serve->memory != serve->small) {
         free(serve->memory);
+    }
 }
 
 #pragma GCC visibility pop

@@ -94,17 +94,17 @@ static enum cafe_status seat_slowly(struct cafe_call *call, struct cafe_thread *
 }
 
 CAFE_COLD static void enter_slowly(struct cafe_call *call, uint64_t fixed_bytes) {
-    call->status = seat_slowly(call, &cafe_me);
+    call->status = seat_slowly(call, cafe_self());
     if (call->status == CAFE_OK) {
         sit(call, fixed_bytes);
     } else { /* the error is set, with the agent's own words */
-        cafe_me.open = call->outer;
+        cafe_self()->open = call->outer;
     }
 }
 
 void cafe_call_enter(struct cafe_call *call, uint64_t fixed_bytes) {
     if (CAFE_LIKELY(call->status == CAFE_OK)) {
-        if (CAFE_LIKELY(seat_quickly(call, &cafe_me))) {
+        if (CAFE_LIKELY(seat_quickly(call, cafe_self()))) {
             sit(call, fixed_bytes);
         } else {
             enter_slowly(call, fixed_bytes);
@@ -155,22 +155,22 @@ CAFE_COLD void cafe_call_leave(struct cafe_call *call) {
     cafe_bulk_give(call->state, call->blocks);
     if (call->nested) {
         cafe_seat_pause(call->state, call->seat, CAFE_SEAT_OUT);
-    } else if (!cafe_seat_keep(call->state, &cafe_me, call->seat)) {
+    } else if (!cafe_seat_keep(call->state, cafe_self(), call->seat)) {
         cafe_turn_release(call->state, call->seat);
     }
-    cafe_me.open = call->outer;
+    cafe_self()->open = call->outer;
 }
 
 CAFE_COLD static void finish_slowly(const struct cafe_call *call, bool fatal) {
     if (call->status == CAFE_OK) {
-        cafe_me.status = CAFE_OK;
+        cafe_self()->status = CAFE_OK;
     } else if (fatal) {
         cafe_end_process(call->library->binding->functions[call->entry].name);
     }
 }
 
 void cafe_call_finish(struct cafe_call *call, bool fatal) {
-    struct cafe_thread *me = &cafe_me;
+    struct cafe_thread *me = cafe_self();
     if (CAFE_LIKELY(call->status == CAFE_OK && call->blocks == NULL && !call->nested &&
                     cafe_seat_keep(call->state, me, call->seat))) {
         me->open = call->outer;

@@ -17,7 +17,8 @@ static const char *const sentences[] = {
     [CAFE_E_DEADLINE] =
         "the call missed its deadline and its enclave was ended; the next call starts a fresh one",
     [CAFE_E_EXITED] = "the enclave has ended; the next call starts a fresh one",
-    [CAFE_E_ABORT] = "the secret code aborted and its enclave was ended; the next call starts a fresh one",
+    [CAFE_E_ABORT] =
+        "the secret code gave up, or an exception left it; if its enclave ended, the next call starts afresh",
     [CAFE_E_AGENT] = "the agent cannot be reached; start it, or set CAFE_SOCKET to its socket",
     [CAFE_E_REFUSED] = "the server refused this host: attestation or policy; ask the provider",
     [CAFE_E_LICENCE] = "no licence, no free seat, or it has expired; ask the marketplace",
@@ -41,7 +42,7 @@ const char *cafe_error_sentence(enum cafe_status status) {
 }
 
 void cafe_error_set(enum cafe_status status, const char *detail) {
-    cafe_me.status = (uint32_t)status;
+    cafe_self()->status = (uint32_t)status;
     const char *text = detail != NULL && detail[0] != 0 ? detail : cafe_error_sentence(status);
     (void)snprintf(message, sizeof message, "%s", text);
 }
@@ -52,7 +53,7 @@ void cafe_end_process(const char *function) {
                           "cafe: the call of the secret function %.200s failed: %s (status %d)\n"
                           "cafe: the process is ended, since its interface names no value to return then "
                           "(CAFE_ON_ERROR)\n",
-                          function, message, (int)cafe_me.status);
+                          function, message, (int)cafe_self()->status);
     if (length > 0) {
         size_t bytes = (size_t)length < sizeof text ? (size_t)length : sizeof text - 1;
         ssize_t written = write(STDERR_FILENO, text, bytes);
@@ -62,9 +63,9 @@ void cafe_end_process(const char *function) {
 }
 
 CAFE_PUBLIC int cafe_last_error(void) {
-    return (int)cafe_me.status;
+    return (int)cafe_self()->status;
 }
 
 CAFE_PUBLIC const char *cafe_error_message(void) {
-    return cafe_me.status == CAFE_OK ? "" : message;
+    return cafe_self()->status == CAFE_OK ? "" : message;
 }

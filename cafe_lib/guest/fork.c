@@ -2,18 +2,22 @@
  * fork.c - a child has no part in its parent's calls: it forgets channel and connection, and gets its own
  * enclave when it calls. The channel itself is not inherited (MADV_DONTFORK).
  */
+#define _GNU_SOURCE
 #include "state.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
-/* Forked in a callback: the calls around it are the parent's to finish. */
+/* Forked in a callback: the calls around it are the parent's to finish. The child's stubs may still write
+ * into their slots, so let some memory be there. */
 static void forget_calls(void) {
-    for (struct cafe_call *call = cafe_me.open; call != NULL; call = call->outer) {
+    for (struct cafe_call *call = cafe_self()->open; call != NULL; call = call->outer) {
         cafe_call_fail(call, CAFE_E_EXITED, NULL);
-        if (call->inner != NULL) {
-            cafe_call_fail(call->inner, CAFE_E_EXITED, NULL);
-        }
         call->blocks = NULL;
+        if (call->inner != NULL && !call->nested) {
+            const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+            (void)mmap(call->slot, call->slot_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+        }
     }
 }
 

@@ -55,7 +55,7 @@ enum cafe_status cafe_renew(struct cafe_state *state, uint32_t attempts_seen) {
     enum cafe_status status = CAFE_OK;
     int cancel = 0;
     (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* a lock is held over system calls */
-    cafe_me.launching = true;
+    cafe_self()->launching = true;
     (void)pthread_mutex_lock(&state->lock);
     const bool closed = state->turns.seats == 0;
     if (closed && state->attempts != attempts_seen) {
@@ -73,7 +73,7 @@ enum cafe_status cafe_renew(struct cafe_state *state, uint32_t attempts_seen) {
         cafe_error_set(status, state->message);
     }
     (void)pthread_mutex_unlock(&state->lock);
-    cafe_me.launching = false;
+    cafe_self()->launching = false;
     (void)pthread_setcancelstate(cancel, NULL);
     return status;
 }

@@ -15,8 +15,8 @@ static enum cafe_status refuse(enum cafe_status status) {
 
 CAFE_COLD enum cafe_status cafe_seat_take(struct cafe_state *state, bool hurry, uint32_t *seat) {
     uint32_t attempts = __atomic_load_n(&state->attempts, __ATOMIC_ACQUIRE);
-    number_thread(&cafe_me);
-    while (!cafe_me.launching) {
+    number_thread(cafe_self());
+    while (!cafe_self()->launching) {
         const enum cafe_turn turn = cafe_turn_take(state, hurry, seat);
         if (turn == CAFE_TURN_NONE) {
             return refuse(CAFE_E_LIMIT);
@@ -50,7 +50,7 @@ bool cafe_seat_resume(struct cafe_state *state, uint32_t seat) {
     uint32_t now = __atomic_load_n(word, __ATOMIC_RELAXED);
     for (;;) {
         const uint32_t as = now & CAFE_SEAT_STATE;
-        if (now >> CAFE_SEAT_OWNER != cafe_me.owner >> CAFE_SEAT_OWNER ||
+        if (now >> CAFE_SEAT_OWNER != cafe_self()->owner >> CAFE_SEAT_OWNER ||
             (as != CAFE_SEAT_ASLEEP && as != CAFE_SEAT_OUT)) {
             return false;
         }

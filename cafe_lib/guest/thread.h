@@ -30,6 +30,14 @@ struct cafe_thread {
 /* Initial-exec: the library may be loaded late, but is small enough for what the loader keeps free. */
 extern __thread struct cafe_thread cafe_me __attribute__((tls_model("initial-exec")));
 
+/* The address is computed once, not at every use; and a compiler that knew where it comes from might test the
+ * flags of an addition that the linker replaces by one without. */
+static inline struct cafe_thread *cafe_self(void) {
+    struct cafe_thread *me = &cafe_me;
+    __asm__("" : "+r"(me));
+    return me;
+}
+
 #pragma GCC visibility pop
 
 #endif

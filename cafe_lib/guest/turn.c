@@ -192,16 +192,16 @@ static enum cafe_turn wait_in_queue(struct cafe_state *state, struct cafe_thread
 
 /* A seat without a turn, for a call that interrupts another of its thread. */
 static enum cafe_turn take_beside(struct cafe_state *state, uint32_t *seat) {
-    *seat = look_round(state, &cafe_me).free;
+    *seat = look_round(state, cafe_self()).free;
     if (*seat == NO_SEAT) {
         return CAFE_TURN_NONE;
     }
-    __atomic_store_n(&state->seats[*seat].word, cafe_me.owner | CAFE_SEAT_BUSY, __ATOMIC_RELEASE);
+    __atomic_store_n(&state->seats[*seat].word, cafe_self()->owner | CAFE_SEAT_BUSY, __ATOMIC_RELEASE);
     return CAFE_TURN_TAKEN;
 }
 
 enum cafe_turn cafe_turn_take(struct cafe_state *state, bool hurry, uint32_t *seat) {
-    struct cafe_thread *me = &cafe_me;
+    struct cafe_thread *me = cafe_self();
     enum cafe_turn turn = CAFE_TURN_NONE;
     bool first = false;
     sigset_t before;
@@ -228,7 +228,7 @@ enum cafe_turn cafe_turn_take(struct cafe_state *state, bool hurry, uint32_t *se
 }
 
 CAFE_COLD void cafe_turn_release(struct cafe_state *state, uint32_t seat) {
-    const struct cafe_thread *me = &cafe_me;
+    const struct cafe_thread *me = cafe_self();
     const uint32_t word = word_of(state, seat), as = word & CAFE_SEAT_STATE;
     if (me->owner == 0 || word >> CAFE_SEAT_OWNER != me->owner >> CAFE_SEAT_OWNER) {
         return; /* a forked child has none of its parent's seats */

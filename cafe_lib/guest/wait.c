@@ -65,17 +65,17 @@ static void punish(struct cafe_thread *me) {
 }
 
 static enum progress spin(const struct cafe_state *state, struct cafe_slot *slot, uint32_t number) {
-    const uint64_t start = __rdtsc(), budget = budget_of(&cafe_me);
+    const uint64_t start = __rdtsc(), budget = budget_of(cafe_self());
     enum progress seen = look(slot, number);
     for (uint32_t turn = 1; seen == WAITING; turn++) {
         if (turn % LOOK_EVERY == 0 && (__rdtsc() - start >= budget || !cafe_channel_alive(state))) {
-            punish(&cafe_me);
+            punish(cafe_self());
             return look(slot, number);
         }
         _mm_pause();
         seen = look(slot, number);
     }
-    reward(&cafe_me, __rdtsc() - start);
+    reward(cafe_self(), __rdtsc() - start);
     return seen;
 }
 

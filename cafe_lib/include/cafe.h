@@ -5,8 +5,9 @@
  *   int check(const char *uri CAFE_IN(length), size_t length, uint32_t *reason CAFE_OUT(1));
  *
  * An annotation stands before or after the name it belongs to. Counts are elements (bytes for void *) and may
- * use the function's scalar parameters, constants and sizeof. A compiler sees nothing of all this; only
- * `cafe build` reads it.
+ * use the function's scalar parameters, constants and sizeof. Pointers in a struct that a parameter points to
+ * are annotated where they are declared; their counts use the struct's integers. A compiler sees nothing of
+ * all this; only `cafe build` reads it.
  */
 #ifndef CAFE_H
 #define CAFE_H
@@ -27,8 +28,7 @@
 #define CAFE_INOUT(...) CAFE_NOTE("cafe:inout:" CAFE_TEXT(__VA_ARGS__)) /* n elements it reads and writes */
 #define CAFE_STR(...) CAFE_NOTE("cafe:str:" CAFE_TEXT(__VA_ARGS__))     /* string, max bytes with its NUL */
 #define CAFE_OPAQUE CAFE_NOTE("cafe:opaque")     /* the pointer's value only: a handle of the caller's */
-#define CAFE_CALLBACK CAFE_NOTE("cafe:callback") /* a function of the public program that secret code calls  \
-                                                  */
+#define CAFE_CALLBACK CAFE_NOTE("cafe:callback") /* a public function that secret code may call */
 #define CAFE_SERIAL CAFE_NOTE("cafe:serial")     /* one call of this secret function at a time */
 #define CAFE_ON_ERROR(...) CAFE_NOTE("cafe:error:" #__VA_ARGS__) /* returned when a call fails; see below */
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,11 @@ from cafe_lib.image.flat import FlatImage, image_table
 from cafe_lib.image.manifest import Manifest
 from cafe_lib.image.package import open_package
 from cafe_lib.interface.model import Interface
-from cafe_lib.interface.parse import parse_headers
+from cafe_lib.toolchain.bindings import write_bindings
 from cafe_lib.toolchain.compile import (
     GUEST,
-    INCLUDE,
     RUNTIME,
     RUNTIME_FLAGS,
-    Toolchain,
     Unit,
     compile_public,
     compile_secret,
@@ -32,8 +30,11 @@ from cafe_lib.toolchain.leak import LeakReport, check_leaks
 from cafe_lib.toolchain.link import find_syscalls, link_public, link_secret
 from cafe_lib.toolchain.pack import Release, write_release
 from cafe_lib.toolchain.project import Project
+from cafe_lib.toolchain.record import write_record
+from cafe_lib.toolchain.rust import compile_rust, find_rust, rust_crates
 from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
 from cafe_lib.toolchain.stubs_secret import secret_stub_source
+from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface, read_types
 
 Report = Callable[[str], None]
 
@@ -46,35 +47,13 @@ class BuildResult:
     static_library: Path
     shared_library: Path
     include_dir: Path
+    bindings: tuple[Path, ...]  # for programs in Rust and Python
     secret_binary_id: bytes
     manifest: Manifest
     image: FlatImage
     interface: Interface
     syscalls: tuple[str, ...]
     leaks: LeakReport
-
-
-@dataclass(frozen=True, slots=True)
-class _Workshop:
-    """The tools and directories of one build."""
-
-    tools: Toolchain
-    project: Project
-    output: Path
-
-    @property
-    def secret(self) -> Path:
-        return self.output / "secret"
-
-    @property
-    def public(self) -> Path:
-        return self.output / "public"
-
-    def includes(self) -> tuple[str, ...]:
-        """Include options of the developer's own directories, the headers' among them."""
-        root = self.project.root
-        found = [*(path.parent for path in self.project.headers), *self.project.include_dirs]
-        return tuple(f"-I{root / path}" for path in dict.fromkeys(found))
 
 
 def build_project(
@@ -86,12 +65,15 @@ def build_project(
     :raises BuildError: the compiler or linker refused, with its message; LeakError among them.
     :raises ImageError: the linked image has something a loader would refuse.
     """
-    shop = _Workshop(find_toolchain(), project, output or project.root / "build")
+    shop = Workshop(find_toolchain(), project, output or project.root / "build")
     _prepare(shop)
     report("reading the interface")
-    interface = read_interface(project)
+    interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code")
     objects = _compile_image(shop, interface)
+    rust = find_rust(project, shop.secret)
+    if rust is not None:
+        objects.append(compile_rust(rust, rust_crates(project, _developer_objects(shop)), interface, records))
     report("linking the secret image")
     linked_path = shop.secret / "image.elf"
     link_secret(shop.tools, objects, linked_path, cxx=project.needs_cxx)
@@ -100,21 +82,31 @@ def build_project(
         raise BuildError("the image does not export every secret function")
     syscalls = find_syscalls(shop.tools, linked_path)
     report("encrypting and signing the package")
-    isa = max(isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++"))
+    levels = [isa_of(shop.tools, project.root, project.flags(language)) for language in ("c", "c++")]
+    isa = max([*levels, *([rust.isa()] if rust else [])])
     package = shop.output / f"{project.file.name}.cafe"
     manifest = write_release(package, image, Release(project, interface, isa), publisher)
     binary_id = open_package(package).secret_binary_id
     report("building the public library")
     static, shared = _build_public(shop, interface, image, binary_id)
-    include_dir = _copy_headers(shop)
+    include_dir = copy_headers(shop)
+    bindings = write_bindings(interface, records, project.file.name, shop.output)
     report("looking for secret bytes in the public library")
     leaks = _check_leaks(shop, interface, (static, shared))
+    write_record(
+        shop.output,
+        project,
+        protected=True,
+        functions=[function.symbol for function in interface.functions],
+        secret_binary_id=binary_id,
+        image=linked_path,
+    )
     return BuildResult(
-        package, static, shared, include_dir, binary_id, manifest, image, interface, syscalls, leaks
+        package, static, shared, include_dir, bindings, binary_id, manifest, image, interface, syscalls, leaks
     )
 
 
-def _prepare(shop: _Workshop) -> None:
+def _prepare(shop: Workshop) -> None:
     try:
         for directory, mode in ((shop.output, 0o755), (shop.secret, 0o700), (shop.public, 0o755)):
             if directory != shop.output:
@@ -124,23 +116,7 @@ def _prepare(shop: _Workshop) -> None:
         raise BuildError(f"{shop.output}: {error.strerror}") from error
 
 
-def read_interface(project: Project) -> Interface:
-    """Read a project's headers.
-
-    :raises InterfaceError: they cannot be marshalled.
-    """
-    wanted = tuple(
-        flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
-    )
-    return parse_headers(
-        [project.root / path for path in project.headers],
-        [project.root / path for path in project.include_dirs],
-        project.language,
-        wanted,
-    )
-
-
-def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
+def _compile_image(shop: Workshop, interface: Interface) -> list[Path]:
     """Compile runtime, generated stub and secret sources; return the objects in link order."""
     project = shop.project
     stub = shop.secret / f"secret_stub.{_suffix(interface)}"
@@ -151,22 +127,23 @@ def _compile_image(shop: _Workshop, interface: Interface) -> list[Path]:
     units = [Unit(path, shop.secret / f"{path.stem}.rt.o", "c", RUNTIME_FLAGS, path.name) for path in runtime]
     units.append(_unit(shop, stub, shop.secret / "secret_stub.o", interface.language))
     for path, target in zip(project.sources, _developer_objects(shop), strict=True):
-        units.append(_unit(shop, path, target, language_of(path)))
+        if language_of(path) != "rust":
+            units.append(_unit(shop, path, target, language_of(path)))
     compile_secret(shop.tools, project.root, units)
     return [unit.object for unit in units]
 
 
-def _developer_objects(shop: _Workshop) -> list[Path]:
+def _developer_objects(shop: Workshop) -> list[Path]:
     return [shop.secret / f"{number}-{path.stem}.o" for number, path in enumerate(shop.project.sources)]
 
 
-def _unit(shop: _Workshop, source: Path, target: Path, language: str) -> Unit:
+def _unit(shop: Workshop, source: Path, target: Path, language: str) -> Unit:
     flags = (*shop.includes(), *shop.project.flags(language))
     return Unit(source, target, language, flags, source.name if source.is_absolute() else source.as_posix())
 
 
 def _build_public(
-    shop: _Workshop, interface: Interface, image: FlatImage, binary_id: bytes
+    shop: Workshop, interface: Interface, image: FlatImage, binary_id: bytes
 ) -> tuple[Path, Path]:
     project = shop.project
     header = image.header
@@ -193,20 +170,7 @@ def _suffix(interface: Interface) -> str:
     return "cc" if interface.language == "c++" else "c"
 
 
-def _copy_headers(shop: _Workshop) -> Path:
-    """Put what a public program includes in one directory."""
-    include_dir = shop.output / "include"
-    include_dir.mkdir(exist_ok=True)
-    headers: Sequence[Path] = [
-        INCLUDE / "cafe.h",
-        *(shop.project.root / path for path in shop.project.headers),
-    ]
-    for header in headers:
-        shutil.copyfile(header, include_dir / header.name)
-    return include_dir
-
-
-def _check_leaks(shop: _Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
+def _check_leaks(shop: Workshop, interface: Interface, libraries: tuple[Path, ...]) -> LeakReport:
     """Refuse, and remove, libraries that hold a secret byte."""
     public = (*interface.functions, *interface.callbacks)
     exported = [function.symbol for function in public]

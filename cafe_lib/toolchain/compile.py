@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cafe_lib.errors import BuildError
-from cafe_lib.toolchain.project import CXX_SUFFIXES
+from cafe_lib.toolchain.project import CXX_SUFFIXES, RUST_SUFFIXES
 
 PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = PACKAGE_ROOT / "runtime"
 GUEST: Final = PACKAGE_ROOT / "guest"
 INCLUDE: Final = PACKAGE_ROOT / "include"
+_TOOLS: Final = ("gcc", "g++", "ld", "ar", "objdump", "objcopy")
 COMPILE_SECONDS: Final = 600
 _MAX_MESSAGE: Final = 16_000
 _MUSL_ROOTS: Final = (
@@ -40,11 +41,21 @@ SECRET_FLAGS: Final = (
     "-fasynchronous-unwind-tables",
     "-U_FORTIFY_SOURCE",
     "-Werror=date-time",
+    "-g",  # changes no instruction; it stays in image.elf, for `cafe symbolize` and gdb
+    "-gno-split-dwarf",
 )
 RUNTIME_FLAGS: Final = ("-mgeneral-regs-only",)
 """The runtime leaves nothing of its own in vector registers for a call to find."""
 
-PUBLIC_FLAGS: Final = ("-O2", "-fPIC", "-fvisibility=hidden", "-Werror=date-time", "-pthread")
+# Exceptions: a callback may leave the guest library by one, by pthread_exit or when its thread is cancelled.
+PUBLIC_FLAGS: Final = (
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fexceptions",
+    "-Werror=date-time",
+    "-pthread",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,7 @@ class Toolchain:
     ld: str
     ar: str
     objdump: str
+    objcopy: str
     musl_include: Path
     musl_library: Path
     gcc_include: Path
@@ -77,7 +89,7 @@ def find_toolchain() -> Toolchain:
 
     :raises BuildError: one is missing; the hint says how to install it.
     """
-    tools = {name: shutil.which(name) for name in ("gcc", "g++", "ld", "ar", "objdump")}
+    tools = {name: shutil.which(name) for name in _TOOLS}
     if missing := [name for name, path in tools.items() if path is None]:
         raise BuildError(f"not installed: {', '.join(missing)}", hint="apt install gcc g++ binutils")
     roots = [(Path(inc), Path(lib)) for inc, lib in _MUSL_ROOTS]
@@ -87,16 +99,24 @@ def find_toolchain() -> Toolchain:
     found = {name: str(path) for name, path in tools.items()}
     gcc_include = Path(run([found["gcc"], "-print-file-name=include"], Path.cwd()).strip())
     return Toolchain(
-        found["gcc"], found["g++"], found["ld"], found["ar"], found["objdump"], *musl, gcc_include
+        gcc=found["gcc"],
+        gxx=found["g++"],
+        ld=found["ld"],
+        ar=found["ar"],
+        objdump=found["objdump"],
+        objcopy=found["objcopy"],
+        musl_include=musl[0],
+        musl_library=musl[1],
+        gcc_include=gcc_include,
     )
 
 
-def run(command: Sequence[str], cwd: Path) -> str:
-    """Run a tool and return what it printed.
+def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> str:
+    """Run a tool, with ``extra`` in its environment, and return what it printed.
 
     :raises BuildError: it failed; the detail is its own message.
     """
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", **(extra or {})}
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, check=False, timeout=COMPILE_SECONDS
@@ -110,7 +130,9 @@ def run(command: Sequence[str], cwd: Path) -> str:
 
 
 def language_of(source: Path) -> str:
-    """Return "c" or "c++" by the file's name."""
+    """Return "c", "c++" or "rust" by the file's name."""
+    if source.suffix in RUST_SUFFIXES:
+        return "rust"
     return "c++" if source.suffix in CXX_SUFFIXES else "c"
 
 
@@ -137,7 +159,7 @@ def compile_secret(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
         ]
         for unit in units
     ]
-    _run_all(commands, root)
+    run_all(commands, root)
 
 
 def compile_public(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
@@ -150,13 +172,14 @@ def compile_public(tools: Toolchain, root: Path, units: Sequence[Unit]) -> None:
             *(tools.gxx if unit.language == "c++" else tools.gcc,),
             *PUBLIC_FLAGS,
             *unit.flags,
+            "-g0",  # a developer's -g is for the secret code
             f"-I{GUEST}",
             f"-I{INCLUDE}",
             *_reproducible(root, unit),
         ]
         for unit in units
     ]
-    _run_all(commands, root)
+    run_all(commands, root)
 
 
 def _reproducible(root: Path, unit: Unit) -> list[str]:
@@ -166,7 +189,11 @@ def _reproducible(root: Path, unit: Unit) -> list[str]:
     return [*prefixes, f"-frandom-seed={unit.seed}", "-c", str(unit.source), "-o", str(unit.object)]
 
 
-def _run_all(commands: Sequence[Sequence[str]], cwd: Path) -> None:
+def run_all(commands: Sequence[Sequence[str]], cwd: Path) -> None:
+    """Run several tools at a time.
+
+    :raises BuildError: as for :func:`run`.
+    """
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for finished in [pool.submit(run, command, cwd) for command in commands]:
             finished.result()

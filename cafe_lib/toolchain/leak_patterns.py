@@ -33,6 +33,9 @@ WIDE_RELOCATIONS = {1, 24, 25}  # R_X86_64_64, _PC64, _GOTOFF64: 8 bytes; the ot
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 UNSAID = (".eh_frame", ".cafe.", ".note", ".init_array", ".fini_array", ".gcc_except_table", ".comment")
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}(?=\0)" % SHORTEST_STRING)
+# rustc gives a string no NUL, but a section of its own, or one with others of 8, 16 or 32 bytes.
+RUST_STRINGS = re.compile(r":\.rodata(?:\.\.L[^+]*|\.cst([0-9]{1,3}))\+")
+WHOLE_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}" % SHORTEST_STRING)
 PRINTABLE = frozenset(range(0x20, 0x7F))
 # Long no-ops, with which compilers align code (SDM vol. 2, NOP): the same in every library.
 PADDING = re.compile(
@@ -86,11 +89,20 @@ def read_secrets(objects: Sequence[Path], exported: Iterable[str]) -> Secrets:
         for run in _read_object(path, secrets.names, public):
             runs.append(run)
             if not run.code:
-                secrets.strings.update(dict.fromkeys(TEXT.findall(run.data), run.place))
+                secrets.strings.update(dict.fromkeys(_texts(run), run.place))
     _collect(secrets, LeakKind.CODE, (_windows(run, CODE_WINDOW) for run in runs if run.code))
     _collect(secrets, LeakKind.CONSTANT, (_windows(run, CONSTANT_WINDOW) for run in runs if not run.code))
     _collect(secrets, LeakKind.WORD, map(_dense_words, runs))
     return secrets
+
+
+def _texts(run: Run) -> list[bytes]:
+    found = TEXT.findall(run.data)
+    if rust := RUST_STRINGS.search(run.place):
+        size = int(rust[1] or 0) or len(run.data)
+        pieces = (run.data[start : start + size] for start in range(0, len(run.data), size))
+        found += [piece for piece in pieces if WHOLE_TEXT.fullmatch(piece)]
+    return found
 
 
 def row_views(data: bytes, length: int, words: int) -> list[Words]:

@@ -33,6 +33,7 @@ MAX_PROJECT_BYTES: Final = 256 * 1024
 MAX_FILES: Final = 4096
 C_SUFFIXES: Final = (".c", ".s", ".S")
 CXX_SUFFIXES: Final = (".cc", ".cpp", ".cxx", ".C")
+RUST_SUFFIXES: Final = (".rs",)
 CXX_HEADERS: Final = (".hpp", ".hh", ".hxx", ".H")
 _PAGE: Final = 4096
 _SIZE: Final = re.compile(r"([0-9]{1,12})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
@@ -55,6 +56,7 @@ _Size = Annotated[int, BeforeValidator(parse_size)]
 _Bulk = Annotated[int, BeforeValidator(partial(parse_size, unit=BULK_ALIGN))]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00\n]+$")]
 _Texts = Annotated[list[_Text], Field(max_length=MAX_FILES)]
+Mode = Literal["native", "debug", "production"]
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -83,6 +85,7 @@ class ProjectFile(_Model):
     language: Literal["c", "c++"] | None = None
     cflags: _Texts = []
     cxxflags: _Texts = []
+    rustflags: _Texts = []
     isa: Literal["x86-64", "x86-64-v2", "x86-64-v3"] | None = None
     build_mode: Literal["production", "debug"] = "production"
     vcpus: Annotated[int, Field(ge=1, le=MAX_VCPUS)] = 1
@@ -100,6 +103,8 @@ class Project:
     sources: tuple[Path, ...]
     headers: tuple[Path, ...]
     include_dirs: tuple[Path, ...]
+    mode: Mode = "production"
+    """How it is built; cafe.toml knows no "native", which only a developer's own command asks for."""
 
     @property
     def language(self) -> str:
@@ -114,17 +119,23 @@ class Project:
 
     @property
     def build_mode(self) -> int:
-        """The manifest's number of the build mode."""
-        return DEBUG if self.file.build_mode == "debug" else PRODUCTION
+        """The manifest's number of the build mode; raises BuildError for a native build, which has none."""
+        if self.mode == "native":
+            raise BuildError("a native build has no package")
+        return DEBUG if self.mode == "debug" else PRODUCTION
 
     def flags(self, language: str) -> list[str]:
-        """Return the developer's compiler flags for "c" or "c++"."""
+        """Return the developer's flags for "c", "c++" or "rust", before them what they may change."""
+        if language == "rust":
+            level = [f"-Ctarget-cpu={self.file.isa}"] if self.file.isa else []
+            return [*level, *([] if self.mode == "production" else ["-Copt-level=1"]), *self.file.rustflags]
         march = [f"-march={self.file.isa}"] if self.file.isa else []
-        return [*march, *(self.file.cxxflags if language == "c++" else self.file.cflags)]
+        optimise = [] if self.mode == "production" else ["-Og"]
+        return [*march, *optimise, *(self.file.cxxflags if language == "c++" else self.file.cflags)]
 
 
-def load_project(root: Path) -> Project:
-    """Read ``root``/cafe.toml and find the files it names.
+def load_project(root: Path, mode: Mode | None = None) -> Project:
+    """Read ``root``/cafe.toml and find the files it names; ``mode`` overrides its ``build_mode``.
 
     :raises BuildError: no such file, not TOML, a key or value that is not allowed, or a file that is missing.
     """
@@ -132,12 +143,13 @@ def load_project(root: Path) -> Project:
     headers = _find(root, file.headers, "header")
     sources = _find(root, file.sources, "source")
     for source in sources:
-        if source.suffix not in (*C_SUFFIXES, *CXX_SUFFIXES):
-            raise BuildError(f"{PROJECT_FILE}: {source} is not a C or C++ source")
+        if source.suffix not in (*C_SUFFIXES, *CXX_SUFFIXES, *RUST_SUFFIXES):
+            raise BuildError(f"{PROJECT_FILE}: {source} is not a C, C++ or Rust source")
     for directory in file.include_dirs:
         if not (root / directory).is_dir():
             raise BuildError(f"{PROJECT_FILE}: there is no directory {directory}")
-    return Project(root, file, sources, headers, tuple(Path(name) for name in file.include_dirs))
+    include_dirs = tuple(Path(name) for name in file.include_dirs)
+    return Project(root, file, sources, headers, include_dirs, mode or file.build_mode)
 
 
 def parse_project(text: str) -> ProjectFile:

@@ -73,7 +73,7 @@ def _entry(entry: int, function: Function) -> list[str]:
         *(line for buffer in coming_in(function) for line in _take(buffer)),
         *_outs(function),
         *block("CAFE_TRY", [*_call(entry, function), *_copy_out(function)]),
-        "CAFE_CATCH",
+        f"CAFE_CATCH({f'rt_unlock(&cafe_serial_{entry})' if function.serial else '(void)0'})",
         "return CAFE_OK;",
     ]
     if "CAFE_REFUSE(bad);" in body:

@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
-from cafe_lib.errors import KvmError
+from cafe_lib.errors import HostError, KvmError
+from hypervisor_agent.enclave.gdbaddress import Gdb
 
 BackendName = Literal["auto", "kvm", "emulator"]
 _DEVICE: Final = Path("/dev/kvm")
@@ -21,6 +22,15 @@ class Backend:
 
     name: Literal["kvm", "emulator"]
     command: tuple[str, ...]
+
+    def with_gdb(self, gdb: Gdb) -> Backend:
+        """Return the same program with a stub for gdb; for debug builds only.
+
+        :raises HostError: it is not the emulator.
+        """
+        if self.name != "emulator":
+            raise HostError("gdb is served by the emulator only", hint="--backend emulator")
+        return Backend(self.name, (*self.command, *gdb.arguments()))
 
 
 def choose_backend(name: BackendName = "auto") -> Backend:

@@ -14,6 +14,8 @@ import unicorn
 from unicorn import x86_const as x86
 
 from hypervisor_agent.abi import PAGE, VECTOR_UNKNOWN, VmmConfig
+from hypervisor_agent.enclave.debugged import watch
+from hypervisor_agent.enclave.debugger import Debugger
 
 _GENERAL_PROTECTION: Final = 13
 _PAGE_FAULT: Final = 14
@@ -61,8 +63,9 @@ class Owner(Protocol):
 class EmulatedCpu:
     """One CPU. ``map`` the memory, then ``run`` until something calls ``stop``."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, debugger: Debugger | None = None) -> None:
         self._owner = owner
+        self._debugger = debugger
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self._uc.ctl_set_cpu_model(x86.UC_CPU_X86_HASWELL)
 
@@ -120,8 +123,12 @@ class EmulatedCpu:
         add(unicorn.UC_HOOK_INTR, self._on_exception)
         add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
         add(unicorn.UC_HOOK_MEM_INVALID, self._on_memory)
+        if self._debugger is not None:
+            watch(self._uc, 0, self._debugger)
 
     def _fault(self, vector: int, error_code: int = 0, address: int = 0) -> None:
+        if self._debugger is not None and vector != VECTOR_UNKNOWN:
+            self._debugger.on_fault(0, vector)
         self._owner.on_fault(Fault(vector, error_code, self.rip, address))
         self.stop()
 

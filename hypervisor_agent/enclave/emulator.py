@@ -21,8 +21,10 @@ from typing import Final
 from cafe_lib.errors import CafeError, HostError, MalformedError
 from hypervisor_agent import abi
 from hypervisor_agent.abi import CommandKind, EventKind, Exit, Status, VmmConfig, VmmEvent
+from hypervisor_agent.enclave.debugged import start_debugger
 from hypervisor_agent.enclave.emulated import EmulatedCpu, Fault
 from hypervisor_agent.enclave.futex import confine_process, futex_wait_any
+from hypervisor_agent.enclave.gdbaddress import Gdb, parse_arguments
 from hypervisor_agent.enclave.regions import Regions, map_memory
 from hypervisor_agent.enclave.walk import user_mappings
 
@@ -38,12 +40,17 @@ _MAX_TICK_NS: Final = 250_000_000
 class Emulator:
     """One enclave from its configuration to its end; the outcome is the first thing that ends it."""
 
-    def __init__(self, connection: socket.socket, config: VmmConfig, memory_fd: int) -> None:
+    def __init__(
+        self, connection: socket.socket, config: VmmConfig, memory_fd: int, gdb: Gdb | None = None
+    ) -> None:
         self._socket = connection
         self._config = config
         self._memory = map_memory(memory_fd, config.memory_bytes)
         self._regions = Regions(config, self._memory)
-        self._cpu = EmulatedCpu(self)
+        self._debugger = None
+        if gdb is not None:
+            self._debugger = start_debugger(gdb, config, self._memory.view, self._kill)
+        self._cpu = EmulatedCpu(self, self._debugger)
         self._awake = threading.Event()
         self._ready = False
         self._end: VmmEvent | None = None
@@ -79,6 +86,8 @@ class Emulator:
         elif value == Exit.READY and not self._ready:
             self._ready = True
             self._say(VmmEvent(EventKind.READY))
+            if self._debugger is not None:
+                self._debugger.on_ready()
             threading.Thread(target=self._serve_agent, name="control", daemon=True).start()
         elif value == Exit.YIELD:
             os.sched_yield()  # the vCPU that is waited for does not run here
@@ -98,6 +107,10 @@ class Emulator:
         self._end = self._end or event
         self._cpu.stop()
         self._regions.rouse()
+
+    def _kill(self) -> None:
+        """End the enclave because gdb's user says so."""
+        self._finish(VmmEvent(EventKind.ABORT, status=Status.ABORT))
 
     def _host_address(self, physical: int, size: int) -> int:
         config = self._config
@@ -164,7 +177,8 @@ class Emulator:
             time.sleep(tick / 1e9)
             self._awake.wait()
             calls, now = self._calls(), time.monotonic_ns()
-            if calls != seen or calls[0] == calls[1]:
+            standing = self._debugger is not None and self._debugger.halted
+            if calls != seen or calls[0] == calls[1] or standing:
                 seen, since = calls, now
             elif now - since >= self._config.deadline_ns:
                 self._finish(VmmEvent(EventKind.DEADLINE, rip=self._cpu.rip, status=Status.DEADLINE))
@@ -227,7 +241,7 @@ def main() -> int:
         config, memory_fd = _receive(connection)
         if config.isa > _ISA_V2:
             return _refuse(connection, _STEP_CPUID, errno.EOPNOTSUPP)
-        Emulator(connection, config, memory_fd).run()
+        Emulator(connection, config, memory_fd, parse_arguments(sys.argv[1:])).run()
     except (CafeError, OSError):
         return _refuse(connection, _STEP_CONFIG, errno.EINVAL)
     return 0

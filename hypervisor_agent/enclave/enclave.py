@@ -125,7 +125,8 @@ class Enclave:
     def detach(self, region: int) -> None:
         """Take a channel away; what a call of it that is still under way writes goes nowhere.
 
-        Nothing happens if the enclave has ended.
+        Returns at once: for a moment the enclave still has it, so it must not go to another one unless this
+        one has ended. Nothing happens if it has.
         """
         with self._commands, self._changed:
             if self._channels.pop(region, None) is not None and not self._over:

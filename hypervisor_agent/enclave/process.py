@@ -94,11 +94,16 @@ class EnclaveProcess:
         ready.register(self._socket, select.POLLIN)
         if not ready.poll(None if timeout_seconds is None else timeout_seconds * 1000):
             raise TimeoutError
+        data = self._read()
+        if data is None:  # it went with a command unread, which is told once, ahead of what it has sent
+            data = self._read()
+        return parse_event(data) if data else None
+
+    def _read(self) -> bytes | None:
         try:
-            data = self._socket.recv(EVENT_BYTES + 1)
+            return self._socket.recv(EVENT_BYTES + 1)
         except ConnectionResetError:
             return None
-        return parse_event(data) if data else None
 
     def end(self) -> None:
         """Kill and reap it; idempotent. Afterwards nothing touches the enclave's memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cafe_lib.errors import MalformedError
 from cafe_lib.image.confidential import Confidential, decrypt_chunk_into
 from cafe_lib.image.flat import parse_image_header
-from cafe_lib.image.manifest import Manifest
+from cafe_lib.image.manifest import DEBUG, Manifest
 from cafe_lib.wire.limits import CHUNK_BYTES
 from hypervisor_agent.abi import PAGE
 from hypervisor_agent.loader import supervisor
@@ -103,6 +103,7 @@ def plan_enclave(memory: EnclaveMemory, manifest: Manifest) -> EnclavePlan:
         layout.image_base,
         header.span_bytes,
         tuple(layout.regions.values()),
+        debug=manifest.build_mode == DEBUG,
     )
 
 

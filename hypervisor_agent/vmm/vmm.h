@@ -47,6 +47,7 @@ struct vmm_cpu {
     uint32_t number;
     int fd;
     uint32_t thread;   /* its id; 0 until it has started; a futex word */
+    uint32_t changes;  /* of regions, when it last woke */
     uint32_t expired;  /* atomic: the watchdog wants it to end the enclave */
     uint64_t seen;     /* by the watchdog: `started` at the last look */
     uint64_t since_ns; /* by the watchdog: when it was first seen */

@@ -21,6 +21,10 @@ struct vmm_futex {
 };
 #define FUTEX_OF_32_BITS 2u
 
+static uint32_t load(const uint32_t *word) {
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
 void vmm_wake_all(uint32_t *word) {
     (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
@@ -70,18 +74,16 @@ static bool request_pending(const struct vmm_cpu *cpu) {
             continue;
         for (uint32_t i = 0; i < vm->config.slot_count; i++) {
             const struct cafe_slot *slot = vmm_slot(vm, region, i);
-            const uint32_t reply = __atomic_load_n(&slot->reply, __ATOMIC_ACQUIRE);
-            if (__atomic_load_n(&slot->request, __ATOMIC_ACQUIRE) != reply && !served(cpu, region, i))
+            const uint32_t reply = load(&slot->reply);
+            if (load(&slot->request) != reply && !served(cpu, region, i))
                 return true;
         }
     }
     return false;
 }
 
-static void watch(struct vmm_futex *futex, const uint32_t *word) {
-    *futex = (struct vmm_futex){.value = __atomic_load_n(word, __ATOMIC_ACQUIRE),
-                                .address = (uintptr_t)word,
-                                .flags = FUTEX_OF_32_BITS};
+static struct vmm_futex watch(const uint32_t *word, uint32_t value) {
+    return (struct vmm_futex){.value = value, .address = (uintptr_t)word, .flags = FUTEX_OF_32_BITS};
 }
 
 /* Sleeps until a bell rings or a region changes. The guest publishes a request, then looks at `sleeping`; we
@@ -90,17 +92,18 @@ void vmm_sleep(struct vmm_cpu *cpu) {
     struct vmm_vm *vm = cpu->vm;
     struct vmm_futex futexes[1 + CAFE_MAX_REGIONS];
     uint32_t count = 0;
-    watch(&futexes[count++], &vm->changed);
+    futexes[count++] = watch(&vm->changed, cpu->changes); /* one since the last sleep has not been seen yet */
     vmm_lock(&vm->lock);
     for (uint32_t i = 0; i < vm->config.region_count; i++)
         if (vm->regions[i].taken)
-            watch(&futexes[count++], &vmm_header(vm, i)->bell);
+            futexes[count++] = watch(&vmm_header(vm, i)->bell, load(&vmm_header(vm, i)->bell));
     vm->sleepers++;
     vmm_tell_sleeping(vm);
     vmm_unlock(&vm->lock);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!request_pending(cpu))
         (void)syscall(SYS_futex_waitv, futexes, count, 0, NULL, 0);
+    cpu->changes = load(&vm->changed);
     vmm_lock(&vm->lock);
     vm->sleepers--;
     vmm_tell_sleeping(vm);

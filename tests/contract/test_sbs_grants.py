@@ -11,6 +11,7 @@ import pytest
 from image_samples import IDENTITY, image, manifest
 from sbs_host import GOOD, SoftHost
 from sbs_site import TENANT, VM, FakeClock, Site, opened, sealed_package
+from sqlalchemy import update
 
 from cafe_lib.errors import (
     BusyError,
@@ -29,6 +30,7 @@ from cafe_lib.wire.messages import DeployRequest
 from hypervisor_agent.trusted import TrustedSession, VerifiedGrant
 from sbs_server.adapters.database import Database
 from sbs_server.adapters.system import RateLimits
+from sbs_server.adapters.tables import releases
 from sbs_server.app import make_app, make_services
 from sbs_server.services.releases import chunk_object, manifest_object, sealed_object
 from sbs_server.settings import Settings
@@ -241,6 +243,16 @@ async def test_a_debug_release_needs_the_policys_word(site: Site) -> None:
         await site.launch(await site.attested(host), debug)
     await site.put_policy(2, allow_debug=True)
     assert (await site.launch(await site.attested(host), debug))[0].build_mode == 2
+
+
+async def test_a_debug_release_relabelled_in_the_database_runs_nowhere(site: Site) -> None:
+    """Whoever writes the SBS's database gets past its policy, not past the manifest that the agent checks."""
+    host, _ = await site.ready()
+    debug = await site.push(site.package(version="2", build_mode=2))
+    async with site.database._write_engine.begin() as connection:
+        await connection.execute(update(releases).where(releases.c.id == debug).values(build_mode=1))
+    with pytest.raises(PolicyError, match="build mode"):
+        await site.launch(await site.attested(host), debug)
 
 
 async def test_a_new_policy_wants_a_new_session(site: Site) -> None:

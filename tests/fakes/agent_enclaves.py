@@ -182,6 +182,7 @@ class World:
     start_error: errors.CafeError | None = None
     go: threading.Event = field(default_factory=threading.Event)
     start_go: threading.Event = field(default_factory=threading.Event)
+    end_go: threading.Event = field(default_factory=threading.Event)
     restarts: int = 2
     standby: bool = False
     regions: int = 4
@@ -194,6 +195,7 @@ class World:
     def __post_init__(self) -> None:
         self.go.set()
         self.start_go.set()
+        self.end_go.set()
         upkeep = Upkeep(self.restarts, 60, self.standby)
         self.host = AgentHost(self, self, upkeep, Steps(self.output), lambda: self.now)  # type: ignore[arg-type] # fakes
 
@@ -230,6 +232,7 @@ class World:
         return self.now, ((LEASE_ID, 30), *self.strays), ()
 
     def end_lease(self, lease_id: bytes) -> None:
+        self.end_go.wait(5)
         self.ended.append(lease_id)
 
     def start(self, plan: SimpleNamespace) -> FakeEnclave:

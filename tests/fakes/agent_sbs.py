@@ -32,6 +32,7 @@ from cafe_lib.wire.messages import (
     SigningCertificate,
     encode_frame,
 )
+from hypervisor_agent.abi import ABI_VERSION
 from hypervisor_agent.session import Identity
 from hypervisor_agent.state import Enrolment
 from hypervisor_agent.tpm.port import AttestationKey, PcrValues, Quote, Selection
@@ -87,8 +88,8 @@ def make_release(code_pages: int = 1) -> FakeRelease:
     confidential = Confidential(b"x" * 32, chunk_keys, tags).encode()
     public = key.public_key().public_bytes_raw()
     manifest = Manifest(
-        "app", "1", publisher_id(public), PRODUCTION, 2, 1, INTERFACE, 16384, 65536, 1, 4096, 1, 0, 1000,
-        len(plain), names, confidential_digest(confidential),
+        "app", "1", publisher_id(public), PRODUCTION, ABI_VERSION, 1, INTERFACE, 16384, 65536, 1, 4096, 1, 0,
+        1000, len(plain), names, confidential_digest(confidential),
     )  # fmt: skip
     return FakeRelease(sign_manifest(key, manifest), manifest, public, confidential, ciphertext)
 

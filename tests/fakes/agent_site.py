@@ -182,7 +182,10 @@ class Agent:
 
     def seen(self, kind: str, **fields: object) -> bool:
         assert self.process.poll() is None or kind != "ready", self.log.read_text()[-2000:]
-        return any(event["event"] == kind and fields.items() <= event.items() for event in tuple(self.events))
+        return self.count(kind, **fields) > 0
+
+    def count(self, kind: str, **fields: object) -> int:
+        return sum(event["event"] == kind and fields.items() <= event.items() for event in tuple(self.events))
 
     def children(self) -> list[int]:
         """Return the agent's processes: spare and running VMMs or emulators."""

@@ -229,6 +229,7 @@ def test_every_attached_channel_is_told_of_the_end(launch: Launch, connect: Conn
     callers = [first, connect(enclave), connect(enclave)]
     gone = connect(enclave)
     enclave.detach(gone.region)
+    callers.append(connect(enclave))  # commands are obeyed in order: the other one is detached by now
     if end == "fault":
         first.request("undefined")
     elif end == "kill":

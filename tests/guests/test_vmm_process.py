@@ -170,6 +170,19 @@ def test_agent_that_closes_its_end_ends_a_running_enclave(ready: EnclaveProcess)
     ready.pid = 0
 
 
+def test_last_word_is_heard_although_a_command_was_not_read() -> None:
+    """A socket that is closed with a message unread tells its peer of a reset before anything else."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = EnclaveProcess(0, ours)
+    process.command(ATTACH)
+    last = VmmEvent(EventKind.FAULT, 14, status=4)
+    theirs.send(last.pack())
+    theirs.close()
+    assert process.receive(1) == last
+    assert process.receive(1) is None
+    process.close()
+
+
 def test_agent_that_closes_its_end_leaves_no_process(pool: SparePool) -> None:
     process = pool.take()
     process.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafe_lib import errors
-from hypervisor_agent.abi import Status
+from hypervisor_agent.abi import ABI_VERSION, Status
 from hypervisor_agent.guests.messages import (
     REPLY_BYTES,
     REQUEST_BYTES,
@@ -35,7 +35,9 @@ GOOD = LaunchRequest(7, b"i" * 32, b"d" * 32)
         pytest.param(b"\0" * 4 + GOOD.encode()[4:], errors.MalformedError, id="wrong magic"),
         pytest.param(GOOD.encode()[::-1], errors.MalformedError, id="big-endian"),
         pytest.param(
-            GOOD.encode()[:4] + struct.pack("<I", 3) + GOOD.encode()[8:], errors.VersionError, id="next ABI"
+            GOOD.encode()[:4] + struct.pack("<I", ABI_VERSION + 1) + GOOD.encode()[8:],
+            errors.VersionError,
+            id="next ABI",
         ),
         pytest.param(GOOD.encode()[:4] + bytes(4) + GOOD.encode()[8:], errors.VersionError, id="ABI zero"),
     ],

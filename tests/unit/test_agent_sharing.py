@@ -10,7 +10,7 @@ from agent_enclaves import OFFSET, REQUEST, World, expect_soon, run
 from agent_sbs import LEASE_ID
 
 from cafe_lib import errors
-from hypervisor_agent import tenancy
+from hypervisor_agent import graves, tenancy
 from hypervisor_agent.abi import Status
 from hypervisor_agent.guests.messages import LaunchRequest
 
@@ -108,6 +108,21 @@ def test_a_deployment_that_nobody_waits_for_is_undone_and_not_joined() -> None:
     assert len(world.enclaves) == 1
 
 
+def test_a_program_that_is_started_again_waits_for_the_seat_it_has_left() -> None:
+    async def scenario(world: World) -> None:
+        member = await world.host.launch("vm1", REQUEST)
+        world.end_go.clear()
+        ending = asyncio.create_task(world.host.end(member))
+        await asyncio.sleep(0.05)
+        again = asyncio.create_task(world.host.launch("vm1", REQUEST))
+        await world.host.launch("vm2", REQUEST)  # others do not wait
+        assert [order.vm_id for order in world.orders] == ["vm1", "vm2"]
+        world.end_go.set()
+        await asyncio.gather(ending, again)
+
+    assert len(run(scenario).orders) == 3
+
+
 def test_a_refusal_is_told_to_all_who_wait_and_the_next_launch_asks_again() -> None:
     async def scenario(world: World) -> None:
         world.go.clear()
@@ -134,7 +149,7 @@ def test_a_crash_is_told_to_both_and_one_replacement_serves_both() -> None:
         assert [member.channel_fd for member in members] == descriptors, "their memory stays valid"
         assert [channel.status for channel in world.channels] == [None, None]
         assert len(world.enclaves[1].channels) == 2
-        await asyncio.sleep(3 * tenancy.BURIAL_PAUSE_SECONDS)
+        await asyncio.sleep(3 * graves.PAUSE_SECONDS)
         assert world.enclaves[0].destroyed is Status.FAULT
         assert [channel.status for channel in world.channels] == [None, None], "the burial tells nobody again"
 

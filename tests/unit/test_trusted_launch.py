@@ -183,6 +183,17 @@ def test_debug_builds_only_where_allowed() -> None:
     assert verify_grant(grant, HOST, SESSION, allowed).build_mode == BUILD_DEBUG
 
 
+@pytest.mark.parametrize("modes", [{1}, {1, BUILD_DEBUG}], ids=["production host", "debug host"])
+@pytest.mark.parametrize(("built", "said"), [(BUILD_DEBUG, 1), (1, BUILD_DEBUG)])
+def test_no_build_is_granted_as_another_kind(built: int, said: int, modes: set[int]) -> None:
+    """What the signed manifest says counts, whatever the SBS, or whoever writes its database, says."""
+    release = Release(build_mode=built)
+    grant = release.grant(build_mode=said).encode()
+    ask = dataclasses.replace(ASK, secret_binary_id=release.id, build_modes=frozenset(modes))
+    with pytest.raises(PolicyError):
+        verify_grant(grant, HOST, SESSION, ask)
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_as_many_keys_as_chunks(count: int) -> None:
     parts = Confidential(b"s" * 32, (b"k" * 32,) * count, (b"t" * 16,) * count).encode()

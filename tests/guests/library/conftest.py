@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +26,18 @@ ROOT = Path(__file__).resolve().parents[3]
 NATIVE = Path(__file__).resolve().parent / "native"
 INCLUDE, GUEST, RUNTIME = (ROOT / "cafe_lib" / name for name in ("include", "guest", "runtime"))
 STRICT = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-pthread")
+RACES = ("-fsanitize=thread", "-Wno-tsan", "-fno-omit-frame-pointer")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 IMAGE_BYTES = 8192
 SHIM_SYMBOLS = ("shim_call", "shim_ask", "shim_region", "shim_bulk_offset", "shim_bulk_bytes")
 REQUEST = struct.Struct("<IIQ32s32s")
 REPLY = struct.Struct("<IIQQ104s")
-HEADER = struct.Struct("<QIIQQ")
-CONTROL_MAGIC, CHANNEL_MAGIC = 0x314C4743, 0x314E484345464143
+HEADER = struct.Struct("<QIIQQQ")
+CONTROL_MAGIC, CHANNEL_MAGIC, ABI_VERSION = 0x314C4743, 0x314E484345464143, 2
 STATE_OFFSET, STATUS_OFFSET, BELL_OFFSET = 64, 68, 128
-DEAD = 2
+STARTING, READY, DEAD = 0, 1, 2
+BULK_ALIGN = 2 << 20
+ATTACH_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Shop:
 
     def guest(self) -> list[Path]:
         """Compile the guest library."""
-        hidden = ("-fPIC", "-fvisibility=hidden", "-Wshadow", f"-I{GUEST}")
+        hidden = ("-fPIC", "-fvisibility=hidden", "-fexceptions", "-Wshadow", f"-I{GUEST}")
         return [self.compile(path, f"guest-{path.stem}", *hidden) for path in sorted(GUEST.glob("*.c"))]
 
     def public(self, interface: Interface, name: str = "sample") -> Path:
@@ -140,6 +144,40 @@ def build(place: Path, flags: tuple[str, ...], language: str = "c") -> Built:
     return Built(shop, public, shop.link("fake-enclave", pieces), shared)
 
 
+@dataclass(frozen=True)
+class Hand:
+    """The interface whose two sides are written by hand: programs of it, and the enclave that serves them."""
+
+    enclave: Path
+    probe: Path
+    stress: Path
+
+
+def build_hand(place: Path, flags: tuple[str, ...], enclave_flags: tuple[str, ...]) -> Hand:
+    """Build both programs with ``flags``."""
+    shop = Shop(place, flags)
+    library = [shop.compile(NATIVE / "hand.c", "hand", f"-I{GUEST}"), *shop.guest()]
+    programs = {}
+    for name in ("hand_probe", "stress"):
+        programs[name] = shop.link(name, [shop.compile(NATIVE / f"{name}.c", name, "-fexceptions"), *library])
+    other = Shop(place, enclave_flags)
+    enclave = other.link("hand-enclave", [other.compile(NATIVE / "hand_enclave.c", "hand-enclave", "-O2")])
+    return Hand(enclave, programs["hand_probe"], programs["stress"])
+
+
+@pytest.fixture(scope="session", params=["plain", "sanitized"])
+def hand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Hand:
+    """Build everything of hand.h, once as a program is built and once with sanitizers."""
+    flags = SANITIZE if request.param == "sanitized" else ()
+    return build_hand(tmp_path_factory.mktemp("hand"), flags, flags)
+
+
+@pytest.fixture(scope="session")
+def racing(tmp_path_factory: pytest.TempPathFactory) -> Hand:
+    """Build the same with ThreadSanitizer."""
+    return build_hand(tmp_path_factory.mktemp("racing"), RACES, ())
+
+
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(tmp_path_factory.mktemp("plain"), ())
@@ -164,6 +202,8 @@ class FakeAgent:
     enclave: Path
     slots: int = 4
     slot_bytes: int = 16384
+    bulk_bytes: int = 0
+    again: bool = False  # a fresh enclave gets the region of the one before, as a real agent does
     mode: str = "good"
     status: int = 0
     message: bytes = b""
@@ -176,6 +216,7 @@ class FakeAgent:
     regions: list[mmap.mmap] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
+    kept: int = -1
 
     def __enter__(self) -> Self:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -203,10 +244,13 @@ class FakeAgent:
         for region in self.regions:
             region.close()
         self.regions.clear()
+        if self.kept >= 0:
+            os.close(self.kept)
+            self.kept = -1
 
     def kill_enclaves(self, status: int) -> None:
         """End every enclave and say why in the channel, without waking anyone."""
-        for child, region in zip(self.children, self.regions, strict=True):
+        for child, region in list(zip(self.children, self.regions, strict=True)):
             child.kill()
             child.wait()
             region[STATUS_OFFSET : STATUS_OFFSET + 4] = struct.pack("<I", status)
@@ -235,26 +279,40 @@ class FakeAgent:
 
     def _answer(self, connection: socket.socket, number: int) -> None:
         region_bytes = 4096 + self.slots * self.slot_bytes
+        if self.bulk_bytes:
+            region_bytes = -(-region_bytes // BULK_ALIGN) * BULK_ALIGN + self.bulk_bytes
         reply = self.edit_reply(
             REPLY.pack(CONTROL_MAGIC, self.status, number, region_bytes, self.message.ljust(104, b"\0"))
         )
         if self.status:
             connection.sendall(reply)
             return
-        fd = self._region(region_bytes)
+        fd = self._region(region_bytes) if self.kept < 0 else os.dup(self.kept)
+        if self.again and self.kept < 0:
+            self.kept = os.dup(fd)
         try:
-            self.children.append(
-                subprocess.Popen([self.enclave, str(fd), str(region_bytes), self.mode], pass_fds=[fd])
-            )
-            self.regions.append(mmap.mmap(fd, 4096))
+            self._attach(fd, region_bytes)
             socket.send_fds(connection, [reply], [fd] * self.descriptors)
         finally:
             os.close(fd)
 
+    def _attach(self, fd: int, region_bytes: int) -> None:
+        region = mmap.mmap(fd, 4096)
+        region[STATE_OFFSET : STATE_OFFSET + 4] = struct.pack("<I", STARTING)
+        self.regions.append(region)
+        self.children.append(
+            subprocess.Popen([self.enclave, str(fd), str(region_bytes), self.mode], pass_fds=[fd])
+        )
+        end = time.monotonic() + ATTACH_SECONDS
+        while region[STATE_OFFSET] != READY and time.monotonic() < end:
+            time.sleep(0.001)
+
     def _region(self, region_bytes: int) -> int:
         fd = os.memfd_create("channel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, region_bytes + self.size_off)
-        header = HEADER.pack(CHANNEL_MAGIC, 1, self.slots, self.slot_bytes, region_bytes)
+        header = HEADER.pack(
+            CHANNEL_MAGIC, ABI_VERSION, self.slots, self.slot_bytes, self.bulk_bytes, region_bytes
+        )
         os.pwrite(fd, self.edit_header(header), 0)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, self.seals)
         return fd

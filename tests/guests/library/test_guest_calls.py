@@ -56,6 +56,9 @@ def test_shared_library_shows_only_the_interface(plain: Built) -> None:
         "cafe_secret_base",
         "cafe_secret_size",
         "cafe_secret_address",
+        "cafe_alloc",
+        "cafe_free",
+        "cafe_set_callback",
     }
     assert {name for name in names if not name.startswith("sample_")} == public
     assert len(names - public) == 13
@@ -87,5 +90,5 @@ def test_forked_child_gets_its_own_enclave(plain: Built, agent: FakeAgent, run: 
 def test_launch_request_names_release_and_interface(plain: Built, agent: FakeAgent, run: Run) -> None:
     run(agent, plain.program("probe"), "flip", "1")
     magic, version, number, binary_id, digest = agent.requests[0]
-    assert (magic, version, number, binary_id) == (0x314C4743, 1, 1, b"\7" * 32)
+    assert (magic, version, number, binary_id) == (0x314C4743, 2, 1, b"\7" * 32)
     assert digest not in (b"", b"\0" * 32)

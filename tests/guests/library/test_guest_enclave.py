@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from cafe_lib.toolchain.build import BuildResult, build_project
 from cafe_lib.toolchain.keys import PublisherIdentity, create_publisher
 from cafe_lib.toolchain.project import load_project
 from hypervisor_agent.abi import Status
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import SparePool
 from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest
@@ -106,18 +108,23 @@ class SmallAgent:
                 connection, _ = self.socket.accept()
             except OSError:
                 return
-            with connection:
-                self._serve(connection)
+            with connection, contextlib.ExitStack() as cleanup:
+                self._serve(connection, cleanup)
 
-    def _serve(self, connection: socket.socket) -> None:
-        """One program at a time; between its requests its enclave is watched."""
+    def _serve(self, connection: socket.socket, cleanup: contextlib.ExitStack) -> None:
+        """One program at a time, with one channel; between its requests its enclave is watched."""
+        channel = None
         while data := connection.recv(REQUEST_BYTES, socket.MSG_WAITALL):
             request = LaunchRequest.parse(data)
             self.requests.append(request)
             enclave = self.released.start(self.pool)
             self.enclaves.append(enclave)
-            reply = LaunchReply(request.number, Status.OK, enclave.channel.size)
-            socket.send_fds(connection, [reply.encode()], [enclave.channel.fd])
+            if channel is None:
+                channel = Channel(*enclave.channel_size)
+                cleanup.callback(channel.close)
+            enclave.attach(channel)
+            reply = LaunchReply(request.number, Status.OK, channel.size)
+            socket.send_fds(connection, [reply.encode()], [channel.fd])
             connection.settimeout(0.02)
             while not self._spoken(connection):
                 enclave.wait(0.02)

@@ -26,7 +26,7 @@ def put(offset: int, form: str, value: int) -> Edit:
 
 HEADERS = {
     "magic": put(0, "<Q", 1),
-    "abi_version": put(8, "<I", 2),
+    "abi_version": put(8, "<I", 1),
     "no_slots": put(12, "<I", 0),
     "many_slots": put(12, "<I", 65),
     "other_slots": put(12, "<I", 5),
@@ -34,7 +34,11 @@ HEADERS = {
     "odd_slots": put(16, "<Q", 16385),
     "huge_slots": put(16, "<Q", 1 << 40),
     "wrapping_slots": put(16, "<Q", (1 << 64) - 4096),
-    "region": put(24, "<Q", 4096),
+    "odd_bulk": put(24, "<Q", 4096),
+    "bulk_that_is_not_there": put(24, "<Q", 2 << 20),
+    "huge_bulk": put(24, "<Q", 1 << 40),
+    "wrapping_bulk": put(24, "<Q", (1 << 64) - (2 << 20)),
+    "region": put(32, "<Q", 4096),
 }
 REPLIES = {
     "magic": put(0, "<I", 7),

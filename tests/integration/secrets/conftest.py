@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from enclave_caller import Caller
+from enclave_door import Door
 
 from cafe_lib.image.confidential import parse_confidential
 from cafe_lib.image.manifest import verify_manifest
@@ -51,25 +53,46 @@ def pool(request: pytest.FixtureRequest) -> Iterator[SparePool]:
     spares.close()
 
 
+def launch(built: BuildResult, publisher: PublisherIdentity, pool: SparePool) -> Enclave:
+    """Start an enclave from a package file, through every check that a release goes through."""
+    package = open_package(built.package)
+    verified = verify_manifest(package.cose, publisher.public_key)
+    plain = unwrap_confidential(publisher.secret, package.cose, package.blob)
+    loader = ImageLoader(verified.manifest, parse_confidential(plain))
+    try:
+        for index, chunk in enumerate(package.chunks()):
+            loader.take_chunk(index, chunk)
+        return Enclave.start(loader.finish(), pool)
+    except BaseException:
+        loader.discard()
+        raise
+
+
 @pytest.fixture
 def start(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Caller]]:
-    """Start an enclave from a package file, through every check that a release goes through."""
+    """Start an enclave and call its functions from here."""
     started: list[Caller] = []
 
-    def launch(built: BuildResult) -> Caller:
-        package = open_package(built.package)
-        verified = verify_manifest(package.cose, publisher.public_key)
-        plain = unwrap_confidential(publisher.secret, package.cose, package.blob)
-        loader = ImageLoader(verified.manifest, parse_confidential(plain))
-        try:
-            for index, chunk in enumerate(package.chunks()):
-                loader.take_chunk(index, chunk)
-            started.append(Caller(built, Enclave.start(loader.finish(), pool)))
-        except BaseException:
-            loader.discard()
-            raise
+    def begin(built: BuildResult) -> Caller:
+        started.append(Caller(built, launch(built, publisher, pool)))
         return started[-1]
 
-    yield launch
+    yield begin
     for caller in started:
         caller.close()
+
+
+@pytest.fixture
+def door(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Door]]:
+    """Let real programs call into enclaves of a build."""
+    doors: list[Door] = []
+    with tempfile.TemporaryDirectory(prefix="cafe-") as directory:  # a path short enough for a socket
+
+        def opened(built: BuildResult) -> Door:
+            address = Path(directory) / str(len(doors))
+            doors.append(Door(address, built, lambda: launch(built, publisher, pool)))
+            return doors[-1]
+
+        yield opened
+        for one in doors:
+            one.close()

@@ -6,11 +6,13 @@ import hashlib
 import hmac
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from enclave_caller import Caller
+from enclave_door import Door
 
 from cafe_lib.toolchain.build import BuildResult
 from hypervisor_agent.abi import Status
@@ -107,6 +109,27 @@ def test_the_unprotected_twin_gives_the_same_values(plain: Path, name: str, time
 )
 def test_exit_codes_of_the_program(plain: Path, words: list[str], exit_code: int) -> None:
     assert subprocess.run([plain, *words], capture_output=True, check=False).returncode == exit_code
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["-t", "59", "code", "rfc6238", "-d", "8"], (0, "94287082\n")),
+        (["-t", "59", "-a", "sha512", "code", "rfc6238", "-d", "8"], (0, "90693936\n")),
+        (["-t", "89", "verify", "rfc6238", "94287082"], (0, "valid, -1 steps\n")),
+        (["-t", "89", "verify", "rfc6238", "94287082", "-w", "0"], (1, "")),
+        (["-t", "59", "code", "rfc6238", "-d", "9"], (2, "")),
+        (["code"], (2, "")),
+    ],
+    ids=lambda value: "-".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_the_same_functions_from_python(
+    build: Build, door: Callable[[BuildResult], Door], words: list[str], answer: tuple[int, str]
+) -> None:
+    built = build(EXAMPLE)
+    modules = str(built.package.parent / "python")
+    done = door(built).run(sys.executable, EXAMPLE / "main.py", *words, PYTHONPATH=modules)
+    assert (done.returncode, done.stdout) == answer
 
 
 def test_the_master_secret_is_in_the_image_and_in_no_public_file(build: Build) -> None:

@@ -15,6 +15,7 @@ from enclave_caller import Caller, Reply
 from cafe_lib.errors import DeadlineError
 from cafe_lib.toolchain.build import BuildResult
 from hypervisor_agent.abi import Status
+from hypervisor_agent.enclave.process import SparePool
 
 Build = Callable[[Path], BuildResult]
 Start = Callable[[BuildResult], Caller]
@@ -30,7 +31,7 @@ def kit(build: Build, start: Start) -> Caller:
 
 
 @pytest.fixture
-def two(kit: Caller, pool: Any) -> Caller:
+def two(kit: Caller, pool: SparePool) -> Caller:
     if pool.backend.name != "kvm":
         pytest.skip("the emulator has one vCPU: no two calls run at the same time (/dev/kvm is needed)")
     return kit

@@ -16,14 +16,24 @@
 #include <x86intrin.h>
 
 #define EAGER 64u
-#define POLLS 20000u
+#define POLLS 1000u
 
 static struct cafe_channel_header *header;
+static const char *mode;                                   /* how it misbehaves when it is asked to */
 static uint32_t done[CAFE_MAX_SLOTS], out[CAFE_MAX_SLOTS]; /* out: callbacks waited for */
 
 static struct cafe_slot *slot_at(uint32_t index) {
     uint8_t *start = (uint8_t *)header + CAFE_CHANNEL_HEADER_BYTES + index * header->slot_bytes;
     return (struct cafe_slot *)(void *)start;
+}
+
+/* What a hostile enclave replies in place of the request's number. */
+static uint32_t lie(uint32_t request) {
+    return strcmp(mode, "early") == 0  ? request + 1
+           : strcmp(mode, "late") == 0 ? request - 2
+           : strcmp(mode, "jump") == 0 ? request + 0x40000000u
+           : strcmp(mode, "wrap") == 0 ? UINT32_MAX
+                                       : request;
 }
 
 static uint64_t word_at(const struct cafe_slot *slot, uint64_t offset) {
@@ -44,7 +54,7 @@ static void answer(uint32_t index, uint32_t request, uint32_t status) {
 static bool serve_all(void);
 
 /* Ask the public program; what it returned, or HAND_FAILED. */
-static uint64_t call_back(uint32_t index, uint32_t number, uint64_t value) {
+static uint64_t call_back(uint32_t index, uint32_t number, uint64_t value, uint32_t *status) {
     struct cafe_slot *slot = slot_at(index);
     const uint32_t last = done[index];
     memcpy(slot->result, &number, sizeof number);
@@ -56,7 +66,8 @@ static uint64_t call_back(uint32_t index, uint32_t number, uint64_t value) {
         _mm_pause();
     }
     const uint32_t returned = __atomic_load_n(&slot->returned, __ATOMIC_RELAXED);
-    return returned == CAFE_OK ? word_at(slot, 128) : HAND_FAILED;
+    *status = returned >> 16 << 16; /* its errno becomes the call's */
+    return (returned & 0xffff) == CAFE_OK ? word_at(slot, 128) : HAND_FAILED;
 }
 
 static uint8_t *buffer_at(struct cafe_slot *slot, uint64_t in_slot) {
@@ -83,8 +94,8 @@ static uint64_t run(uint32_t index, uint32_t entry, uint32_t *status) {
         }
         return b;
     case HAND_ASK:
-        sum = call_back(index, 0, a);
-        return sum + call_back(index, 0, a + 1);
+        sum = call_back(index, 0, a, status);
+        return sum + call_back(index, 0, a + 1, status);
     case HAND_SLEEP:
         return (uint64_t)nanosleep(&pause, NULL);
     case HAND_ERRNO:
@@ -113,7 +124,10 @@ static bool serve(uint32_t index) {
     uint32_t status = CAFE_OK;
     const uint64_t result = run(index, entry, &status);
     memcpy(slot->result, &result, sizeof result);
-    answer(index, done[index], status);
+    answer(index, entry == HAND_FORGE ? lie(done[index]) : done[index], status);
+    if (entry == HAND_FORGE && strcmp(mode, "double") == 0) {
+        answer(index, done[index], status);
+    }
     return true;
 }
 
@@ -145,6 +159,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     header = region;
+    mode = argc > 3 ? argv[3] : "good";
     for (uint32_t index = 0; index < header->slot_count; index++) { /* as on every attachment */
         done[index] = slot_at(index)->request;
         slot_at(index)->reply = done[index];

@@ -23,10 +23,6 @@ void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char 
     call->status = status;
 }
 
-void cafe_call_start(struct cafe_call *call, struct cafe_library *own, uint32_t entry) {
-    *call = (struct cafe_call){.library = own, .entry = entry};
-}
-
 void cafe_call_check(struct cafe_call *call, bool good) {
     CHECK(call->entry < 100 && !good); /* no call is made here */
 }

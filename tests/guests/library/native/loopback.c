@@ -47,10 +47,6 @@ void cafe_register(struct cafe_library *library) {
     shim_ask = ask;
 }
 
-void cafe_call_start(struct cafe_call *call, struct cafe_library *library, uint32_t entry) {
-    *call = (struct cafe_call){.library = library, .entry = entry};
-}
-
 void cafe_call_fail(struct cafe_call *call, enum cafe_status status, const char *detail) {
     if (call->status == CAFE_OK) {
         call->status = status;
