@@ -62,9 +62,7 @@ class Published:
 
 
 PUBLISHED = (
-    Published(
-        "Solo5 (hvt tender)", 3_400, "its C sources and ABI header, counted on a snapshot of November 2026"
-    ),
+    Published("Solo5 (hvt tender)", 3_400, "C and ABI header, counted on a snapshot of November 2026"),
     Published(
         "Firecracker",
         50_000,
