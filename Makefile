@@ -9,7 +9,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VMM := hypervisor_agent/native/cafe-vmm
 
-.PHONY: help setup native demo test lint format bench fuzz prove clean
+.PHONY: help setup native demo test lint format bench fuzz prove coverage clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -61,6 +61,9 @@ fuzz: setup ## Fuzz the C parsers, a minute each (FUZZ_SECONDS=60)
 
 prove: setup ## Prove the C validators with CBMC or Frama-C, where one is installed
 	@$(BIN)/python tests/proofs/run.py
+
+coverage: setup ## Branches of the C code that handles hostile input; fails below 100 %
+	@$(BIN)/python tests/coverage/run.py
 
 clean:
 	rm -rf build .venv hypervisor_agent/native/cafe-vmm*
