@@ -10,7 +10,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VMM := hypervisor_agent/native/cafe-vmm
 
-.PHONY: help setup native demo test lint format bench tcb fuzz prove clean
+.PHONY: help setup native demo test lint format bench tcb fuzz prove coverage clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -70,6 +70,9 @@ prove: setup ## Prove the C validators with CBMC or Frama-C, where one is instal
 
 tcb: setup ## Count the code that has to be trusted; fails beyond its bounds
 	@$(BIN)/python benchmarks/tcb.py
+
+coverage: setup ## Branches of the C code that handles hostile input; fails below 100 %
+	@$(BIN)/python tests/coverage/run.py
 
 clean:
 	rm -rf build .venv hypervisor_agent/native/cafe-vmm*

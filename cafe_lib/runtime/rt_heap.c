@@ -97,7 +97,8 @@ static struct block *find(uint64_t size) {
     return word ? heap.bins[bin / 64 * 64 + (unsigned)__builtin_ctzll(word)] : NULL;
 }
 
-/* Cut a used block to `size`; what is left over becomes a free block. */
+/* Cut a used block, which was free before, to `size`; what is left over becomes a free block again. Its
+ * neighbours are in use: free ones would have been joined with it. */
 static void trim(struct block *block, uint64_t size) {
     uint64_t rest = size_of(block) - size;
     if (rest < SMALLEST)
@@ -105,11 +106,6 @@ static void trim(struct block *block, uint64_t size) {
     struct block *remainder = block_at((uint64_t)(uintptr_t)block + size);
     remainder->before = size;
     set_size(block, size, USED);
-    struct block *following = block_at((uint64_t)(uintptr_t)remainder + rest);
-    if ((uint64_t)(uintptr_t)following < heap.end && !(following->word & USED)) {
-        take(following);
-        rest += size_of(following);
-    }
     put(remainder, rest);
 }
 

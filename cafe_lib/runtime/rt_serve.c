@@ -153,11 +153,14 @@ static bool look(struct rt_slot *slot) {
     return mine;
 }
 
-/* A process has come or gone. Its predecessor's calls have all ended before anything is done about it. */
-static void settle(uint32_t number, uint32_t attached) {
+/* A process has come or gone. Its predecessor's calls have all ended before anything is done about it.
+ * Whoever lets go of a slot comes here before it sleeps, and waits for another that may have found it
+ * claimed. */
+static void settle(uint32_t number) {
     struct region *region = &regions[number];
-    if (__atomic_exchange_n(&region->settling, 1, __ATOMIC_SEQ_CST) != 0)
-        return;
+    for (uint32_t turn = 0; __atomic_exchange_n(&region->settling, 1, __ATOMIC_SEQ_CST) != 0; turn++)
+        rt_pause(turn);
+    const uint32_t attached = load(&rt_cpu.monitor->attached[number]);
     bool busy = load(&region->attached) == attached; /* another vCPU was faster */
     for (uint32_t i = 0; i < rt_cpu.boot->slot_count; i++)
         busy |= load(&region->slots[i].claimed) != 0;
@@ -176,7 +179,7 @@ static bool look_everywhere(void) {
     for (uint32_t i = 0; i < rt_cpu.boot->region_count; i++) {
         const uint32_t attached = load(&rt_cpu.monitor->attached[i]);
         if (attached != load(&regions[i].attached))
-            settle(i, attached);
+            settle(i);
         for (uint32_t slot = 0; attached % 2 && slot < rt_cpu.boot->slot_count; slot++)
             if (look(&regions[i].slots[slot])) {
                 rt_cpu.hot = &regions[i].slots[slot];

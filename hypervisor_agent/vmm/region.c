@@ -74,8 +74,8 @@ struct vmm_event vmm_attach(struct vmm_vm *vm, int fd) {
     if (failed)
         return event;
     settle_slots(vm, region);
+    vmm_mark(vm, region, CAFE_CHANNEL_READY, CAFE_OK); /* before an end could be told there */
     change(vm, region, true);
-    vmm_mark(vm, region, CAFE_CHANNEL_READY, CAFE_OK);
     return event;
 }
 

@@ -117,7 +117,9 @@ static bool on_interrupt(struct vmm_cpu *cpu) {
     if (errno != EINTR && errno != EAGAIN)
         return end_host(cpu, errno);
     __atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
-    return __atomic_load_n(&cpu->expired, __ATOMIC_ACQUIRE) && end_deadline(cpu);
+    if (!__atomic_load_n(&cpu->expired, __ATOMIC_ACQUIRE))
+        return false;
+    return end_deadline(cpu);
 }
 
 /* One entry; true when the enclave has ended. After a shutdown no register is meaningful. */

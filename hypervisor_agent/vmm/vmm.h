@@ -48,6 +48,8 @@ struct vmm_cpu {
     int fd;
     uint32_t thread;   /* its id; 0 until it has started; a futex word */
     uint32_t changes;  /* of regions, when it last woke */
+    uint32_t passed;   /* times in a row that it left what is asked to others */
+    uint64_t begun;    /* its calls then */
     uint32_t expired;  /* atomic: the watchdog wants it to end the enclave */
     uint64_t seen;     /* by the watchdog: `started` at the last look */
     uint64_t since_ns; /* by the watchdog: when it was first seen */
@@ -119,6 +121,7 @@ void vmm_watchdog_install(struct vmm_vm *vm);
 void vmm_watchdog_thread(struct vmm_cpu *cpu);
 void vmm_watchdog_wake(struct vmm_vm *vm);
 void vmm_watchdog_look(struct vmm_vm *vm);
+uint64_t vmm_now_ns(void);
 bool vmm_busy(const struct vmm_cpu *cpu) VMM_MUST_CHECK;
 
 /* wake.c */

@@ -7,12 +7,14 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
 #define SPINS 64u
+#define LEFT_NS 2000000u /* how long a request is left alone that nobody takes up */
 
 /* linux/futex.h has this from 5.16 on; a newer kernel than its headers is common. */
 struct vmm_futex {
@@ -86,6 +88,35 @@ static struct vmm_futex watch(const uint32_t *word, uint32_t value) {
     return (struct vmm_futex){.value = value, .address = (uintptr_t)word, .flags = FUTEX_OF_32_BITS};
 }
 
+/* How often in a row this vCPU wanted to sleep although something is asked, and had begun no call for it. */
+static uint32_t passed_over(struct vmm_cpu *cpu) {
+    const uint64_t begun = __atomic_load_n(&cpu->vm->monitor->vcpus[cpu->number].started, __ATOMIC_RELAXED);
+    if (begun != cpu->begun)
+        cpu->passed = 0;
+    cpu->begun = begun;
+    return cpu->passed < 2 ? cpu->passed++ : cpu->passed;
+}
+
+/* What is asked may be another vCPU's, which waits for it in a callback and sleeps: it is woken, once. Or the
+ * guest has forged both words; then nobody takes it up, and it must not keep us awake for ever. */
+static void sleep_on(struct vmm_cpu *cpu, const struct vmm_futex *futexes, uint32_t count) {
+    struct timespec end, *limit = NULL;
+    if (request_pending(cpu)) {
+        const uint32_t passed = passed_over(cpu);
+        if (passed == 0)
+            return;
+        for (uint32_t i = 1; passed == 1 && i < count; i++)
+            vmm_wake_all((uint32_t *)(uintptr_t)futexes[i].address);
+        const uint64_t end_ns = vmm_now_ns() + LEFT_NS;
+        end = (struct timespec){.tv_sec = (time_t)(end_ns / 1000000000u),
+                                .tv_nsec = (long)(end_ns % 1000000000u)};
+        limit = &end;
+    } else {
+        cpu->passed = 0;
+    }
+    (void)syscall(SYS_futex_waitv, futexes, count, 0, limit, CLOCK_MONOTONIC);
+}
+
 /* Sleeps until a bell rings or a region changes. The guest publishes a request, then looks at `sleeping`; we
  * set `sleeping`, then look for requests; the fences on both sides make one of us see the other. */
 void vmm_sleep(struct vmm_cpu *cpu) {
@@ -101,8 +132,7 @@ void vmm_sleep(struct vmm_cpu *cpu) {
     vmm_tell_sleeping(vm);
     vmm_unlock(&vm->lock);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!request_pending(cpu))
-        (void)syscall(SYS_futex_waitv, futexes, count, 0, NULL, 0);
+    sleep_on(cpu, futexes, count);
     cpu->changes = load(&vm->changed);
     vmm_lock(&vm->lock);
     vm->sleepers--;

@@ -27,7 +27,7 @@ static void on_kick(int number) {
     __atomic_store_n(&own_run->immediate_exit, 1, __ATOMIC_RELAXED);
 }
 
-static uint64_t now_ns(void) {
+uint64_t vmm_now_ns(void) {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
@@ -46,7 +46,7 @@ void vmm_watchdog_install(struct vmm_vm *vm) {
     process = getpid();
     (void)sigaction(SIGALRM, &tick, NULL); /* cannot fail for these signals */
     (void)sigaction(VMM_KICK, &kick, NULL);
-    vm->cpus[0].since_ns = now_ns();
+    vm->cpus[0].since_ns = vmm_now_ns();
     vmm_watchdog_wake(vm);
 }
 
@@ -88,11 +88,9 @@ static bool expired(struct vmm_cpu *cpu, uint64_t now) {
 
 /* At each tick. The vCPU itself tells where it was. */
 void vmm_watchdog_look(struct vmm_vm *vm) {
-    const uint64_t now = now_ns();
-    bool busy = false;
+    const uint64_t now = vmm_now_ns();
     for (uint32_t i = 0; i < vm->config.vcpu_count; i++) {
         struct vmm_cpu *cpu = &vm->cpus[i];
-        busy |= vmm_busy(cpu);
         const uint32_t thread = __atomic_load_n(&cpu->thread, __ATOMIC_ACQUIRE);
         if (thread && expired(cpu, now)) {
             __atomic_store_n(&cpu->expired, 1, __ATOMIC_RELEASE);
@@ -100,7 +98,10 @@ void vmm_watchdog_look(struct vmm_vm *vm) {
         }
     }
     vmm_lock(&vm->lock);
-    if (!busy && vm->sleepers == vm->config.vcpu_count) { /* asleep in a call: its deadline counts */
+    bool busy = false; /* asleep in a call: its deadline counts */
+    for (uint32_t i = 0; i < vm->config.vcpu_count; i++)
+        busy |= vmm_busy(&vm->cpus[i]);
+    if (!busy && vm->sleepers == vm->config.vcpu_count) {
         set_timer(0);
         vm->ticking = false;
     }
