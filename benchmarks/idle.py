@@ -77,9 +77,14 @@ def measure_idle(backend: Backend, _runs: int, seconds: float = 10.0) -> list[Fi
         pool.close()
     beyond, over = "beyond image, stack, heap, channel", f"over {seconds:.0f} s"
     return [
-        Figure("vmm_rss", resident, "MiB", 2.0, "the bound", 1, backend.name, beyond),
-        Figure("idle_cpu", used, "%", 0.1, "the bound", 1, backend.name, over),
+        _against_bound("vmm_rss", resident, "MiB", 2.0, backend, beyond),
+        _against_bound("idle_cpu", used, "%", 0.1, backend, over),
     ]
+
+
+def _against_bound(name: str, value: float, unit: str, bound: float, backend: Backend, note: str) -> Figure:
+    figure = Figure(name, value, unit, bound, "the bound", 1, backend.name, note)
+    return figure.within(value_at_most(bound, unit))
 
 
 @contextmanager
@@ -159,7 +164,6 @@ def measure_thousand(backend: Backend, _runs: int, seconds: float = 5.0) -> list
 
 def _thousand(backend: Backend, resident: float, fell: float, used: float) -> list[Figure]:
     note = f"each of {MANY}, VMM and all; free memory fell by {fell:.2f} MiB each, kernel's share included"
-    each = Figure("idle_1000", resident, "MiB", _MOST_MIB, "the bound", 1, backend.name, note)
+    each = _against_bound("idle_1000", resident, "MiB", _MOST_MIB, backend, note)
     note = f"of one core, all {MANY} together"
-    cpu = Figure("idle_1000_cpu", used, "%", 1.0, "the bound", 1, backend.name, note)
-    return [each.within(value_at_most(_MOST_MIB, "MiB")), cpu.within(value_at_most(1, "% of one core"))]
+    return [each, _against_bound("idle_1000_cpu", used, "%", 1.0, backend, note)]

@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -96,9 +97,10 @@ def chosen(only: list[str]) -> tuple[Topic, ...]:
 def measure(topics: tuple[Topic, ...], runs: int) -> Iterator[list[Figure] | Exception]:
     """Measure one topic after the other; one that fails does not keep the others from it."""
     for topic in topics:
-        print(f"measuring {topic.name}", file=sys.stderr)
+        start = time.monotonic()
         try:
             yield topic.measure(runs)
+            print(f"measured {topic.name} in {time.monotonic() - start:.0f} s", file=sys.stderr)
         except (KvmError, SkippedError) as reason:
             print(f"{topic.name} is left out: {reason}", file=sys.stderr)
         except (CafeError, OSError, subprocess.CalledProcessError, TimeoutError) as error:
