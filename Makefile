@@ -59,7 +59,7 @@ format: setup ## Rewrite the sources in the one style
 	@$(BIN)/ruff format .
 	@git ls-files '*.c' '*.h' | xargs -r $(BIN)/clang-format -i
 
-bench: setup ## Measure; prints a table, writes build/bench.json
+bench: setup ## Measure; prints a table, writes build/bench.json and docs/explanation/performance.*
 	@$(BIN)/python benchmarks/run.py
 
 fuzz: setup build/apt-test.done ## Fuzz the C parsers, a minute each (FUZZ_SECONDS=60)
