@@ -98,7 +98,7 @@ class _Found:
     @property
     def key(self) -> _Key:
         """What tells findings apart."""
-        return self.entry, self.problem.kind, self.problem.summary
+        return self.entry, self.problem.kind, self.problem.likeness
 
 
 def _bit(function: int) -> int:
