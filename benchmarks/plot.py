@@ -14,7 +14,11 @@ _WIDTH, _LEFT, _RIGHT, _ROW, _HEAD, _FOOT = 860, 230, 130, 22, 46, 34
 _BAR = 14
 _LOW, _HIGH = 0.01, 100.0
 """Of the axis, which is logarithmic; what lies beyond ends at the edge."""
-_INK, _GRID, _GOOD, _MISSED, _NEUTRAL = "#222222", "#d0d0d0", "#2f6f9f", "#b5342a", "#8a8f98"
+_GOOD, _MISSED, _NEUTRAL = "#2f6f4f", "#b5342a", "#9aa5b1"
+_STYLE = (
+    "<style>text{fill:#1b1f24}line{stroke:#9aa5b1;stroke-opacity:.4}line.one{stroke:#1b1f24;stroke-opacity:1}"
+    "@media (prefers-color-scheme:dark){text{fill:#e6e9ed}line.one{stroke:#e6e9ed}}</style>"
+)
 
 
 def _x(value: float) -> float:
@@ -23,12 +27,13 @@ def _x(value: float) -> float:
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal") -> str:
-    style = f'text-anchor="{anchor}" font-weight="{weight}" fill="{_INK}"'
+    style = f'text-anchor="{anchor}" font-weight="{weight}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'
 
 
-def _line(x: float, top: float, bottom: float, colour: str) -> str:
-    return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{colour}"/>'
+def _line(x: float, top: float, bottom: float, *, one: bool) -> str:
+    kind = ' class="one"' if one else ""
+    return f'<line{kind} x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
 
 
 def _bar(y: float, name: str, value: float, label: str, colour: str) -> list[str]:
@@ -43,7 +48,7 @@ def _panel(top: float, title: str, one: str, bars: Sequence[tuple[str, float, st
     start, end = top + _HEAD - 8, top + _HEAD + len(bars) * _ROW
     parts = [_text(16, top + 22, title, weight="bold")]
     for power in range(-2, 3):
-        parts.append(_line(_x(10.0**power), start, end, _INK if power == 0 else _GRID))
+        parts.append(_line(_x(10.0**power), start, end, one=power == 0))
         label = one if power == 0 else f"{10.0**power:g}"
         parts.append(_text(_x(10.0**power), end + 16, label, anchor="middle"))
     for index, bar in enumerate(bars):
@@ -77,8 +82,7 @@ def draw(entries: Sequence[Entry]) -> str:
     ]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
-        f'height="{height}" font-family="sans-serif" font-size="12" role="img">'
+        f'height="{height}" font-family="system-ui, sans-serif" font-size="12" role="img">'
     )
     title = "<title>CAFE: measured figures against their limits and baselines</title>"
-    paper = f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>'
-    return "\n".join([head, title, paper, *parts, "</svg>"]) + "\n"
+    return "\n".join([head, title, _STYLE, *parts, "</svg>"]) + "\n"
