@@ -85,10 +85,10 @@ def measure_pool(backend: Backend, runs: int) -> list[Figure]:
                 first_call(enclave, channel)
                 took = time.perf_counter() - start
             channel.close()
-            pairs.append((took * 1e6, run_c(bare, 20, "pooled")["median_ns"] / 1e3))
+            pairs.append((took * 1e6, run_c(bare, 20, "life")["median_ns"] / 1e3))
     finally:
         pool.close()
-    what = "a bare KVM VM that has run, in its own process, gets a region and runs to an exit"
+    what = "create, run once and destroy a bare KVM VM"
     note = "a ready enclave gets a region and answers; both sides' wake-ups included"
     figure = median_figure("pool_first_call", "us", pairs, what, backend=backend.name, note=note)
     return [figure.within(over_at_most(200, "us"))]
