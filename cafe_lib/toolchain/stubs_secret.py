@@ -166,7 +166,6 @@ def _outs(function: Function) -> list[str]:
         lines += [
             "uint64_t at_out = 0;",
             f"CAFE_NEED(rt_room(call, 0, {OUT_ALIGN}, &at_out));",
-            "call->out = at_out;",
         ]
     for buffer in only_out(function):
         at = f"b{buffer.label}.at"
