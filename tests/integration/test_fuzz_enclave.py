@@ -62,9 +62,7 @@ def test_what_a_workers_end_means(kind: str) -> None:
 
 
 def test_findings_that_differ_in_numbers_only_are_one() -> None:
-    text = (
-        "k.cc:9:3: runtime error: signed integer overflow: {} + 2\n    #0 0x7f in kit::f(int) /x/kit.cc:9\n"
-    )
+    text = "k.cc:9:3: runtime error: signed integer overflow: {} + 2\n  #0 0x7f in kit::f(int) /x/kit.cc:9\n"
     one, other = (judge(78, text.format(number), hung=False, done=False) for number in (17, 400))
     assert one is not None
     assert other is not None
