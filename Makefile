@@ -4,12 +4,12 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 APT := gcc g++ make pkg-config musl-dev libc6-dev python3 python3-dev python3-venv \
-       libtss2-dev rustc swtpm clang libclang-rt-dev
+       gdb libtss2-dev rustc swtpm clang libclang-rt-dev
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VMM := hypervisor_agent/native/cafe-vmm
 
-.PHONY: help setup native demo test lint format bench fuzz prove coverage clean
+.PHONY: help setup native demo test lint format bench tcb fuzz prove coverage clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -64,6 +64,9 @@ prove: setup ## Prove the C validators with CBMC or Frama-C, where one is instal
 
 coverage: setup ## Branches of the C code that handles hostile input; fails below 100 %
 	@$(BIN)/python tests/coverage/run.py
+
+tcb: setup ## Count the code that has to be trusted; fails beyond its bounds
+	@$(BIN)/python benchmarks/tcb.py
 
 clean:
 	rm -rf build .venv hypervisor_agent/native/cafe-vmm*

@@ -22,7 +22,7 @@ from cafe_lib.toolchain.project import Project, load_project
 
 if TYPE_CHECKING:
     from cafe_lib.fuzz.campaign import Budget, Campaign, Tally, Tell
-    from cafe_lib.fuzz.findings import Saved
+    from cafe_lib.fuzz.findings import Finding, Saved
     from cafe_lib.fuzz.report import Progress
     from cafe_lib.fuzz.worker import Phase, Settings
 
@@ -48,26 +48,32 @@ def fuzz(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Attack the interface: hostile frames, racing writers, forged replies. Runs the secret code natively."""
     from cafe_lib.fuzz.campaign import Budget  # noqa: PLC0415 - libclang: slow to import
-    from cafe_lib.fuzz.worker import Settings  # noqa: PLC0415
+    from cafe_lib.fuzz.findings import load_finding  # noqa: PLC0415
+    from cafe_lib.fuzz.worker import Phase, Settings  # noqa: PLC0415
 
     project = load_project(directory.resolve())
     place = project.root / "build" / "fuzz"
     budget = Budget(seconds, iterations, rewrites, secrets.randbelow(2**32) if seed is None else seed)
-    campaign = _prepare(
-        project, budget, Settings(place, hang_seconds, allow_abort=allow_abort), quiet=as_json
-    )
-    if replay is not None:
-        _replay(campaign, replay, as_json=as_json)
+    settings = Settings(place, hang_seconds, allow_abort=allow_abort)
+    finding = None if replay is None else load_finding(replay)
+    phases = set(Phase) if finding is None else {finding.phase}
+    campaign = _prepare(project, budget, settings, phases, quiet=as_json)
+    if finding is not None:
+        _replay(campaign, finding, as_json=as_json)
         return
     with _bar(quiet=as_json) as tell:
         tallies, saved = campaign.run(tell)
-    _print(tallies, saved, budget.seed, as_json=as_json)
+    _print(tallies, saved, budget.seed, directory, as_json=as_json)
     if saved:
         raise typer.Exit(REFUSED)
 
 
-def _prepare(project: Project, budget: Budget, settings: Settings, *, quiet: bool) -> Campaign:
+def _prepare(
+    project: Project, budget: Budget, settings: Settings, phases: set[Phase], *, quiet: bool
+) -> Campaign:
+    """Build what the phases need."""
     from cafe_lib.fuzz.campaign import Campaign, Programs  # noqa: PLC0415
+    from cafe_lib.fuzz.worker import Phase  # noqa: PLC0415
     from cafe_lib.fuzz.workshop import build_caller, build_guest, open_workshop  # noqa: PLC0415
     from cafe_lib.toolchain.workshop import read_interface  # noqa: PLC0415
 
@@ -76,10 +82,10 @@ def _prepare(project: Project, budget: Budget, settings: Settings, *, quiet: boo
         interface = read_interface(project)
         shop = open_workshop(project, settings.place)
         report("building the hostile guest")
-        guest = build_guest(shop, interface)
+        guest = build_guest(shop, interface) if phases - {Phase.REPLIES} else None
         report("building the hostile enclave")
-        programs = Programs(guest, build_caller(shop, interface))
-    return Campaign(interface, programs, budget, settings, settings.place / "findings")
+        caller = build_caller(shop, interface) if Phase.REPLIES in phases else None
+    return Campaign(interface, Programs(guest, caller), budget, settings, settings.place / "findings")
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def _bar(*, quiet: bool) -> Iterator[Tell]:
         yield tell
 
 
-def _print(tallies: list[Tally], saved: list[Saved], seed: int, *, as_json: bool) -> None:
+def _print(tallies: list[Tally], saved: list[Saved], seed: int, directory: Path, *, as_json: bool) -> None:
     rows = [
         {
             "function": tally.function,
@@ -129,14 +135,11 @@ def _print(tallies: list[Tally], saved: list[Saved], seed: int, *, as_json: bool
         typer.echo(
             f"  {finding.phase} input {finding.index} for {finding.function}: {frame or 'no parameters'}"
         )
-        typer.echo(f"  cafe fuzz --replay {one.path}")
+        typer.echo(f"  cafe fuzz {directory} --replay {one.path}")
     typer.echo(f"seed {seed}: " + (f"{len(saved)} found" if saved else "nothing found"))
 
 
-def _replay(campaign: Campaign, path: Path, *, as_json: bool) -> None:
-    from cafe_lib.fuzz.findings import load_finding  # noqa: PLC0415
-
-    finding = load_finding(path)
+def _replay(campaign: Campaign, finding: Finding, *, as_json: bool) -> None:
     with _bar(quiet=as_json) as tell:
         problem = campaign.replay(finding, tell)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import or_
@@ -17,7 +17,6 @@ from cafe_lib.fuzz.worker import HANG, UNLIMITED, Assignment, Phase, Problem, Se
 from cafe_lib.interface.model import Interface
 
 MOST_FINDINGS: Final = 3  # of one function in one phase; more are mostly the same
-_GUEST_PHASES: Final = (Phase.STRUCTURED, Phase.RANDOM, Phase.RACING)
 _RACING_REPLAY_MILLISECONDS: Final = 20_000
 _SPARED_BITS: Final = 64
 
@@ -63,23 +62,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The two drivers; ``caller`` None: only the hostile guest is played."""
+    """The two drivers, or the one that a replay needs: the hostile guest, the hostile enclave's caller."""
 
-    guest: Path
+    guest: Path | None
     caller: Path | None
 
     def of(self, phase: Phase) -> Path:
-        """Return the one that plays a phase."""
-        if phase is not Phase.REPLIES:
-            return self.guest
-        if self.caller is None:
-            raise BuildError("this interface has no hostile enclave to replay")
-        return self.caller
-
-    @property
-    def phases(self) -> Sequence[Phase]:
-        """The phases that can be played."""
-        return _GUEST_PHASES if self.caller is None else (*_GUEST_PHASES, Phase.REPLIES)
+        """Return the one that plays a phase. Raises BuildError if it was not built."""
+        program = self.caller if phase is Phase.REPLIES else self.guest
+        if program is None:
+            raise BuildError(f"nothing was built for {phase} inputs")
+        return program
 
 
 Tell = Callable[[str, Phase, Progress], None]
@@ -126,7 +119,7 @@ class Campaign:
         tallies = [Tally(function.display) for function in self.interface.functions]
         saved: dict[tuple[int, str, str], Saved] = {}
         for function in range(len(tallies)):
-            for phase in self.programs.phases:
+            for phase in Phase:
                 for one in self._phase(function, phase, tallies, tell, [*saved]):
                     if one.key not in saved:
                         saved[one.key] = save_finding(self._finding(one), self.findings_dir)
@@ -158,7 +151,7 @@ class Campaign:
 
     def _assignment(self, function: int, phase: Phase, spared: Iterable[int]) -> Assignment:
         budget = self.budget
-        share = budget.seconds / (len(self.interface.functions) * len(self.programs.phases))
+        share = budget.seconds / (len(self.interface.functions) * len(Phase))
         return Assignment(
             self.programs.of(phase),
             function,

@@ -17,7 +17,8 @@ static const char *const sentences[] = {
     [CAFE_E_DEADLINE] =
         "the call missed its deadline and its enclave was ended; the next call starts a fresh one",
     [CAFE_E_EXITED] = "the enclave has ended; the next call starts a fresh one",
-    [CAFE_E_ABORT] = "the secret code aborted and its enclave was ended; the next call starts a fresh one",
+    [CAFE_E_ABORT] =
+        "the secret code gave up, or an exception left it; if its enclave ended, the next call starts afresh",
     [CAFE_E_AGENT] = "the agent cannot be reached; start it, or set CAFE_SOCKET to its socket",
     [CAFE_E_REFUSED] = "the server refused this host: attestation or policy; ask the provider",
     [CAFE_E_LICENCE] = "no licence, no free seat, or it has expired; ask the marketplace",

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Forked in a callback: the calls around it are the parent's to finish. The child's stubs may still write into
- * their slots, so let some memory be there. */
+/* Forked in a callback: the calls around it are the parent's to finish. The child's stubs may still write
+ * into their slots, so let some memory be there. */
 static void forget_calls(void) {
     for (struct cafe_call *call = cafe_self()->open; call != NULL; call = call->outer) {
         cafe_call_fail(call, CAFE_E_EXITED, NULL);

@@ -26,7 +26,6 @@ struct rt_call {
     struct cafe_slot *shared;     /* the same slot, for results, with rt_write */
     uint8_t *arena;               /* private staging area, slot_bytes long; same positions */
     uint64_t slot_bytes;
-    uint64_t out;           /* where the out area begins, 0 for none: the runtime fetches it early */
     uint64_t offset;        /* end of the areas placed so far; the runtime wipes the arena up to there */
     struct rt_large *large; /* private copies of buffers in the bulk area */
     struct rt_call *outer;  /* the call from whose callback this one was made */
@@ -110,7 +109,6 @@ struct rt_slot {
     uint32_t served;          /* number of the last request taken up */
     uint32_t woken;           /* the number for whose answer the guest thread was woken */
     uint32_t claimed;
-    uint32_t out, reach; /* where the out area of the last call was, and the end of its frame */
     uint32_t region, index;
 };
 

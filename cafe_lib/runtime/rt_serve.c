@@ -4,12 +4,8 @@
 
 #include <string.h>
 
-#define EAGER_TURNS                                                                                          \
-    64u                  /* at full speed for a caller that calls again at once; then `pause` between looks  \
-                          */
-#define HOT_TURNS 16u    /* looks at the hot slot for one at all others */
-#define FIRST_LINES 128u /* bytes of a slot that come with its request or are written by us */
-#define MOST_LINES 512u
+#define EAGER_TURNS 64u
+#define HOT_TURNS 16u /* looks at the hot slot for one at all others */
 #define CLOCK_TURNS 4u
 #define LEAST_BUDGET 32u /* of the longest: what polling may last when it does not pay */
 #define PROBE_NAPS 64u   /* every so often polling gets a chance to pay again */
@@ -106,8 +102,6 @@ static void serve(struct rt_slot *slot, uint32_t request) {
     rt_begin(slot);
     const enum cafe_status status = next ? rt_run(&call) : CAFE_E_MALFORMED;
     rt_answer(slot, status);
-    slot->out = (uint32_t)(call.out ? call.out : call.offset);
-    slot->reach = (uint32_t)call.offset;
     rt_forget(&call);
     rt_end();
 }
@@ -139,28 +133,14 @@ static bool claim(struct rt_slot *slot) {
     return true;
 }
 
-/* Fetch what this call will use if it is like the last one here: while polling, the lines of the in area
- * beyond the one that brings the request; then, as ours, those for the answer. */
-static void expect_in(const struct rt_slot *slot) {
-    for (uint32_t line = FIRST_LINES; line < slot->out && line < MOST_LINES; line += CAFE_CACHE_LINE)
-        __builtin_prefetch((const uint8_t *)slot->shared + line, 0);
-}
-
-static void expect_out(const struct rt_slot *slot) {
-    for (uint32_t line = slot->out; line < slot->reach && line < MOST_LINES; line += CAFE_CACHE_LINE)
-        __builtin_prefetch((const uint8_t *)slot->shared + line, 1);
-}
-
 /* A vCPU that has claimed the slot, and then finds its process still there, may answer. */
 static bool look(struct rt_slot *slot) {
     const struct cafe_slot *shared = slot->shared;
     if (load(&shared->request) == slot->served) {
-        expect_in(slot);
         if (load(&shared->waiting) && slot->woken != slot->served && !load(&slot->claimed))
             rt_wake(slot);
         return false;
     }
-    expect_out(slot);
     if (!claim(slot))
         return false;
     const uint32_t request = load(&shared->request);
@@ -214,6 +194,7 @@ void rt_nap(void) {
     slept();
 }
 
+/* A caller that calls again at once finds us looking at full speed; `pause` comes a moment later. */
 bool rt_idle(uint32_t turns) {
     if (turns > EAGER_TURNS)
         __builtin_ia32_pause();

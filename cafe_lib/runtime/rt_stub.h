@@ -13,15 +13,16 @@
 #else
 #define CAFE_ENTRY
 #endif
-#ifdef __cpp_exceptions
+#ifdef __cpp_exceptions /* none crosses: the call fails, and its objects have been destroyed as ever */
 #define CAFE_TRY try
-#define CAFE_CATCH                                                                                           \
+#define CAFE_CATCH(unlock)                                                                                   \
     catch (...) {                                                                                            \
-        rt_abort(CAFE_E_ABORT);                                                                              \
+        unlock;                                                                                              \
+        return CAFE_E_ABORT;                                                                                 \
     }
 #else
 #define CAFE_TRY
-#define CAFE_CATCH
+#define CAFE_CATCH(unlock)
 #endif
 
 /* End the call with the status of a step that fails. */

@@ -73,7 +73,7 @@ def _entry(entry: int, function: Function) -> list[str]:
         *(line for buffer in coming_in(function) for line in _take(buffer)),
         *_outs(function),
         *block("CAFE_TRY", [*_call(entry, function), *_copy_out(function)]),
-        "CAFE_CATCH",
+        f"CAFE_CATCH({f'rt_unlock(&cafe_serial_{entry})' if function.serial else '(void)0'})",
         "return CAFE_OK;",
     ]
     if "CAFE_REFUSE(bad);" in body:
@@ -166,7 +166,6 @@ def _outs(function: Function) -> list[str]:
         lines += [
             "uint64_t at_out = 0;",
             f"CAFE_NEED(rt_room(call, 0, {OUT_ALIGN}, &at_out));",
-            "call->out = at_out;",
         ]
     for buffer in only_out(function):
         at = f"b{buffer.label}.at"

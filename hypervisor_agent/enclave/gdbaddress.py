@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -89,17 +90,28 @@ def listen(text: str) -> socket.socket:
 
 def _listen_at_path(path: Path) -> socket.socket:
     """Listen where nobody else does; only the agent's user may connect."""
-    listener = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
-            with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(ConnectionRefusedError):
-                other.connect(str(path))
-                raise OSError(0, "in use")
-            path.unlink()
+            _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
         listener.bind(str(path))
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
     finally:
         os.umask(mask)
-    listener.listen(1)
     return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket at which nobody answers."""
+    with socket.socket(socket.AF_UNIX) as other:
+        try:
+            other.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

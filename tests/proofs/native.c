@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t state;
 static uint64_t held;
@@ -35,6 +36,15 @@ uint64_t proof_any(void) {
         return next() >> (choice >> 8) % 64;
     default:
         return next();
+    }
+}
+
+void proof_spoil(void *structure, size_t bytes) {
+    uint8_t *at = structure;
+    for (uint64_t count = next() % 4; count > 0; count--) {
+        const uint64_t word = proof_any();
+        const size_t place = next() % (bytes / 4) * 4;
+        memcpy(at + place, &word, bytes - place < 8 || next() % 2 == 0 ? 4 : 8);
     }
 }
 

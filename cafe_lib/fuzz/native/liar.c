@@ -195,12 +195,12 @@ static void garbage(struct cafe_slot *slot) {
 
 /* A callback with a number that there is or not, and a frame that may make sense. */
 static void ask(struct cafe_slot *slot, uint32_t request) {
-    uint32_t number = (uint32_t)throw(caller_callback_count + 1u);
+    uint32_t number = throw(16) == 0 ? caller_callback_count : (uint32_t)throw(caller_callback_count);
     const uint64_t room = hostile_slot_bytes - CAFE_SLOT_FRAME;
     if (number < caller_callback_count) {
         hostile_random_frame(&caller_callbacks[number], &dice, slot->frame, room);
     }
-    number = throw(16) == 0 ? (uint32_t)hostile_next(&dice) : number;
+    number = throw(32) == 0 ? (uint32_t)hostile_next(&dice) : number;
     memcpy(slot->result, &number, sizeof number);
     reply_with(slot, CAFE_STATUS_CALLBACK | (throw(8) == 0 ? (uint32_t)hostile_next(&dice) << 16 : 0),
                request);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from cafe_lib.toolchain.build import BuildResult, build_project
 from cafe_lib.toolchain.keys import PublisherIdentity, create_publisher
 from cafe_lib.toolchain.project import load_project
 from hypervisor_agent.abi import Status
+from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.process import SparePool
 from hypervisor_agent.guests.messages import REQUEST_BYTES, LaunchReply, LaunchRequest
@@ -60,20 +62,24 @@ class Released:
 
     def program(self, place: Path, name: str, *extra: str) -> Path:
         target = place / name
-        library = [str(self.built.static_library), "-pthread", "-o", str(target)]
+        library = [str(self.built.static_library), "-lstdc++", "-pthread", "-o", str(target)]
         source = ["-D_GNU_SOURCE", f"-I{self.built.include_dir}", *extra, str(NATIVE / f"{name}.c")]
         subprocess.run(["gcc", "-O1", "-Wall", *source, "-xnone", *library], check=True)
         return target
 
 
-@pytest.fixture(scope="session")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    place = tmp_path_factory.mktemp("project")
-    for name in ("sample.h", "sample.c"):
+def release(place: Path, header: str, source: str, project: str) -> Released:
+    """Build a project of one header and one source of native/."""
+    for name in (header, source):
         shutil.copy(NATIVE / name, place)
-    (place / "cafe.toml").write_text(PROJECT)
+    (place / "cafe.toml").write_text(project)
     publisher = create_publisher(place / "publisher")
     return Released(build_project(load_project(place), publisher, lambda _: None), publisher)
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return release(tmp_path_factory.mktemp("project"), "sample.h", "sample.c", PROJECT)
 
 
 @dataclass
@@ -106,18 +112,23 @@ class SmallAgent:
                 connection, _ = self.socket.accept()
             except OSError:
                 return
-            with connection:
-                self._serve(connection)
+            with connection, contextlib.ExitStack() as cleanup:
+                self._serve(connection, cleanup)
 
-    def _serve(self, connection: socket.socket) -> None:
-        """One program at a time; between its requests its enclave is watched."""
+    def _serve(self, connection: socket.socket, cleanup: contextlib.ExitStack) -> None:
+        """One program at a time, with one channel; between its requests its enclave is watched."""
+        channel = None
         while data := connection.recv(REQUEST_BYTES, socket.MSG_WAITALL):
             request = LaunchRequest.parse(data)
             self.requests.append(request)
             enclave = self.released.start(self.pool)
             self.enclaves.append(enclave)
-            reply = LaunchReply(request.number, Status.OK, enclave.channel.size)
-            socket.send_fds(connection, [reply.encode()], [enclave.channel.fd])
+            if channel is None:
+                channel = Channel(*enclave.channel_size)
+                cleanup.callback(channel.close)
+            enclave.attach(channel)
+            reply = LaunchReply(request.number, Status.OK, channel.size)
+            socket.send_fds(connection, [reply.encode()], [channel.fd])
             connection.settimeout(0.02)
             while not self._spoken(connection):
                 enclave.wait(0.02)
@@ -137,6 +148,21 @@ def small_agent(tmp_path: Path, released: Released, pool: SparePool) -> Iterator
     agent.open()
     yield agent
     agent.close()
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.case("B09", "B14")
+def test_structs_large_buffers_and_callbacks(tmp_path: Path, pool: SparePool, language: str) -> None:
+    """What native stubs do, they do across the channel, nested calls and bulk area included."""
+    memory = 'bulk = "8M"\nheap = "16M"\n'
+    project = PROJECT.replace("sample.c", "pass_inside.c").replace("sample", "pass") + memory
+    built = release(tmp_path, "pass.h", "pass_inside.c", f'language = "{language}"\n{project}')
+    agent = SmallAgent(tmp_path / "agent.sock", built, pool)
+    program = built.program(tmp_path, "pass", *(("-xc++",) if language == "c++" else ()))
+    agent.open()
+    done = _run(agent, program)
+    agent.close()
+    assert (done.returncode, done.stdout) == (0, "all good\n"), done.stderr
 
 
 def _run(agent: SmallAgent, *command: str | Path) -> subprocess.CompletedProcess[str]:
