@@ -9,13 +9,14 @@
 
 #undef calloc
 #undef aligned_alloc
+#undef __atomic_exchange_n
 
 struct cafe_boot play_boot;
 struct cafe_monitor play_monitor;
 uint8_t *play_regions;
 void (*play_vmm)(enum cafe_exit reason, uint64_t argument);
 void (*play_clock)(uint64_t now);
-void (*play_fetch)(void);
+void (*play_claim)(void);
 uint32_t play_fail_memory;
 static __thread jmp_buf leave;
 static __thread uint8_t arena[PLAY_SLOT_BYTES] __attribute__((aligned(64)));
@@ -47,9 +48,10 @@ uint64_t play_cycles(void) {
     return now;
 }
 
-void play_between(void) {
-    if (play_fetch)
-        play_fetch();
+uint32_t play_exchange(uint32_t *word, uint32_t value) {
+    if (play_claim)
+        play_claim();
+    return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
 }
 
 static bool exhausted(void) {
@@ -85,7 +87,7 @@ void play_start(uint32_t vcpus) {
                                    .spin_cycles = PLAY_SPIN,
                                    .isa = CAFE_ISA_X86_64_V2};
     play_clock = NULL;
-    play_fetch = NULL;
+    play_claim = NULL;
     play_be(0);
     rt_serve_start(&play_boot);
     play_attach(0);
