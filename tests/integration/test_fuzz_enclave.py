@@ -9,8 +9,8 @@ import pytest
 from cafe_lib.errors import BuildError
 from cafe_lib.fuzz.worker import Assignment, Phase, Settings, judge, run_worker
 from cafe_lib.fuzz.workshop import Workshop, build_caller, open_workshop
-from cafe_lib.toolchain.build import read_interface
 from cafe_lib.toolchain.project import load_project
+from cafe_lib.toolchain.workshop import read_interface
 
 KIT = Path(__file__).resolve().parent / "secrets" / "fuzz_kit"
 

@@ -3,9 +3,11 @@
 #include "hostile.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,6 +58,7 @@ void hostile_start(struct hostile_task *task, int argc, char **argv) {
                                   .spared = numbers[9],
                                   .report = map_report(argv[1])};
     started = now_milliseconds();
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* one that hangs must not outlive who watches it */
 }
 
 /* The clock is looked at now and then. Without a time limit, the count alone decides. */
