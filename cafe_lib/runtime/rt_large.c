@@ -17,7 +17,9 @@ enum cafe_status rt_large(struct rt_call *call, struct rt_buffer *buffer, uint64
     if (word % CAFE_CACHE_LINE || word < start || word - start > boot->bulk_bytes ||
         bytes > boot->bulk_bytes - (word - start))
         return CAFE_E_MALFORMED;
-    struct rt_large *large = aligned_alloc(CAFE_CACHE_LINE, sizeof *large + bytes);
+    const uint64_t whole =
+        (sizeof(struct rt_large) + bytes + CAFE_CACHE_LINE - 1) & -(uint64_t)CAFE_CACHE_LINE;
+    struct rt_large *large = aligned_alloc(CAFE_CACHE_LINE, whole);
     if (!large)
         return CAFE_E_LIMIT;
     large->next = call->large;

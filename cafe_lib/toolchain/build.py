@@ -34,7 +34,13 @@ from cafe_lib.toolchain.record import write_record
 from cafe_lib.toolchain.rust import compile_rust, find_rust, rust_crates
 from cafe_lib.toolchain.stubs_public import PublicBinding, public_stub_source
 from cafe_lib.toolchain.stubs_secret import secret_stub_source
-from cafe_lib.toolchain.workshop import Workshop, copy_headers, read_interface, read_types
+from cafe_lib.toolchain.workshop import (
+    Workshop,
+    copy_headers,
+    read_interface,
+    read_secret_interface,
+    read_types,
+)
 
 Report = Callable[[str], None]
 
@@ -70,7 +76,7 @@ def build_project(
     report("reading the interface")
     interface, records = read_interface(shop.project), read_types(shop.project)
     report("compiling the secret code")
-    objects = _compile_image(shop, interface)
+    objects = _compile_image(shop, read_secret_interface(project, interface))
     rust = find_rust(project, shop.secret)
     if rust is not None:
         objects.append(compile_rust(rust, rust_crates(project, _developer_objects(shop)), interface, records))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cafe_lib.errors import InterfaceError
 from cafe_lib.interface.model import Interface
 from cafe_lib.interface.parse import parse_headers
 from cafe_lib.interface.records import Records, read_records
@@ -44,7 +45,21 @@ def read_interface(project: Project) -> Interface:
 
     :raises InterfaceError: they cannot be marshalled.
     """
-    return parse_headers(*_headers(project))
+    return parse_headers(*_headers(project, project.language))
+
+
+def read_secret_interface(project: Project, interface: Interface) -> Interface:
+    """Read C headers as C++ for the stub of secret C++ code: only C++ can keep exceptions from leaving.
+
+    Where that is not possible, because the header is not C++ or means another function there, ``interface``.
+    """
+    if interface.language != "c" or not project.needs_cxx:
+        return interface
+    try:
+        same = parse_headers(*_headers(project, "c++"))
+    except InterfaceError:
+        return interface
+    return same if same.digest() == interface.digest() else interface
 
 
 def read_types(project: Project) -> Records:
@@ -52,15 +67,13 @@ def read_types(project: Project) -> Records:
 
     :raises InterfaceError: libclang cannot read them.
     """
-    return read_records(*_headers(project))
+    return read_records(*_headers(project, project.language))
 
 
-def _headers(project: Project) -> tuple[list[Path], list[Path], str, tuple[str, ...]]:
-    wanted = tuple(
-        flag for flag in project.flags(project.language) if flag.startswith(("-D", "-U", "-I", "-std"))
-    )
+def _headers(project: Project, language: str) -> tuple[list[Path], list[Path], str, tuple[str, ...]]:
+    wanted = tuple(flag for flag in project.flags(language) if flag.startswith(("-D", "-U", "-I", "-std")))
     headers = [project.root / path for path in project.headers]
-    return headers, [project.root / path for path in project.include_dirs], project.language, wanted
+    return headers, [project.root / path for path in project.include_dirs], language, wanted
 
 
 def copy_headers(shop: Workshop) -> Path:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from enclave_caller import Caller
 from enclave_door import Door
 
 from cafe_lib.toolchain.build import BuildResult
 from cafe_lib.toolchain.native import build_native
 from cafe_lib.toolchain.project import load_project
+from hypervisor_agent.abi import Status
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "pricing-cxx"
 STOCK = "anvil 14\nrocket-skates 3\nbird-seed 5000\n"
@@ -71,6 +73,17 @@ def test_an_exception_that_leaves_is_the_error_value(run: Run) -> None:
     code, text, message = run("list", "tnt=2")
     assert (code, text) == (3, "")
     assert message.startswith("pricing: ")
+
+
+def test_an_exception_that_leaves_harms_no_other_call(
+    build: Callable[[Path], BuildResult], start: Callable[[BuildResult], Caller]
+) -> None:
+    """The header is C; the enclave's side of it is compiled as C++ all the same."""
+    caller = start(build(EXAMPLE))
+    for _ in range(3):
+        assert caller.call("pricing_list", b"tnt\0", 2).status is Status.ABORT
+        assert caller.call("pricing_list", b"anvil\0", 2).value == 25980
+    assert caller.enclave.wait(0) is None
 
 
 @pytest.mark.parametrize("words", [[], ["quote"], ["list"], ["list", "anvil"], ["list", "anvil=0"]])
