@@ -132,6 +132,7 @@ def test_a_crash_is_reported_and_the_standby_takes_over(any_agent: Agent, probe:
     assert guest.call("fault") == (-1, 4)
     assert guest.call("echo") == (7, 0)
     expect_soon(lambda: any_agent.count("standby", state="used") == 1, "the standby was used")
+    expect_soon(lambda: any_agent.seen("crash"), "the crash is reported")
     (report,) = [event for event in any_agent.events if event["event"] == "crash"]
     assert report["build_id"] == probe.release_id
     assert 0 < int(report["offset"], 16) < 1 << 20
