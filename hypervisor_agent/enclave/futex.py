@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import signal
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -50,13 +51,19 @@ class _Waiter(ctypes.Structure):
     )
 
 
-def futex_wait_any(words: Sequence[tuple[int, int]]) -> None:
+def futex_wait_any(words: Sequence[tuple[int, int]], seconds: float | None = None) -> None:
     """Sleep while every word, an address with its value, holds that value; may return for no reason.
 
+    :param seconds: at most so long.
     :raises HostError: the kernel is older than Linux 5.16.
     """
     waiters = (_Waiter * len(words))(*(_Waiter(value, address, _FUTEX_32, 0) for address, value in words))
-    waited = _libc.syscall(_SYS_FUTEX_WAITV, waiters, ctypes.c_uint(len(words)), 0, None, 0)
+    limit = None
+    if seconds is not None:
+        end = time.monotonic() + seconds
+        limit = ctypes.byref(_Timespec(int(end), int(end % 1 * 1_000_000_000)))
+    count = ctypes.c_uint(len(words))
+    waited = _libc.syscall(_SYS_FUTEX_WAITV, waiters, count, 0, limit, time.CLOCK_MONOTONIC)
     if waited < 0 and ctypes.get_errno() == errno.ENOSYS:
         raise HostError("waiting for several futexes needs Linux 5.16")
 

@@ -24,6 +24,8 @@ _MAP_NORESERVE: Final = 0x4000
 _EMPTY: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
 _WORD_BYTES: Final = 4
 _WRAP: Final = 0xFFFFFFFF
+_LEFT_SECONDS: Final = 0.005
+"""How long a request is left alone that the enclave does not take up."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -141,6 +143,7 @@ class Regions:
         self._turn = ctypes.c_uint32(0)  # a futex word: changes when a region has changed, or by `rouse`
         self._turning = threading.Lock()
         self._seen = 0  # the turn when the CPU last looked
+        self._begun: int | None = None  # calls it had begun when it left a request alone, if it did
 
     def attach(self, fd: int) -> int:
         """Lay a channel over a window that nobody has and no call is left in, and return its index.
@@ -195,15 +198,22 @@ class Regions:
         """Sleep until a bell rings or a region changes; not if one has since the last time, or asks already.
 
         The guest publishes a request, then looks at `sleeping`; we set that, then look for requests: one of
-        us sees the other. A region that changes meanwhile changes the turn, which the kernel compares.
+        us sees the other. A region that changes meanwhile changes the turn, which the kernel compares. What
+        the CPU was woken for and did not take up, as it waits in a callback or the guest has forged the
+        words, only makes it a short sleep.
         """
         turn = self._turn.value
         attached = self._attached()
         words = [(window.address + abi.CHANNEL_BELL, window.load(abi.CHANNEL_BELL)) for window in attached]
         for window in attached:
             window.tell_all_sleep()
-        if turn == self._seen and not any(window.pending() for window in attached):
-            futex_wait_any([(ctypes.addressof(self._turn), turn), *words])
+        if turn == self._seen:
+            asked = any(window.pending() for window in attached)
+            begun = self._memory.load(self._monitor) if asked else None
+            if begun == self._begun:
+                limit = _LEFT_SECONDS if asked else None
+                futex_wait_any([(ctypes.addressof(self._turn), turn), *words], limit)
+            self._begun = begun
         for window in attached:
             window.store(abi.CHANNEL_SLEEPING, Sleeping.NONE)
         self._seen = self._turn.value

@@ -6,13 +6,22 @@ import ctypes
 import mmap
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cafe_lib.interface.layout import OUT_ALIGN, fixed_part, result_in_slot, round_up
 from cafe_lib.interface.model import Carry, Function, Kind, Shape
 from cafe_lib.toolchain.build import BuildResult
-from hypervisor_agent.abi import CHANNEL_BELL, CHANNEL_HEADER_BYTES, CHANNEL_SLEEPING, Status
+from hypervisor_agent.abi import (
+    CALLBACK,
+    CHANNEL_BELL,
+    CHANNEL_HEADER_BYTES,
+    CHANNEL_SLEEPING,
+    ENTRY_RETURN,
+    SLOT_RETURNED,
+    Status,
+)
 from hypervisor_agent.enclave.channel import Channel
 from hypervisor_agent.enclave.enclave import Enclave
 from hypervisor_agent.enclave.futex import futex_wake
@@ -41,13 +50,16 @@ class Caller:
         self.region = enclave.attach(self.channel)
         self.map = mmap.mmap(self.channel.fd, self.channel.size)
         self.words = memoryview(self.map).cast("I")  # one store each; struct.pack_into writes zeros first
+        self.on_callback: Callable[[int], int] | None = None
+        """Plays the public program: gets the slot, writes results there, returns the word for `returned`."""
 
     def call(self, name: str, *values: Value, slot: int = 0) -> Reply:
         """Call a function: numbers for scalars, bytes for buffers in, a length for buffers out."""
-        index, function = next((i, f) for i, f in enumerate(self.built.interface.functions) if f.name == name)
+        index = self.index(name)
+        function = self.built.interface.functions[index]
         frame, outs = lay_out(function, values)
         base = self.base(slot)
-        self.map[base + FRAME : base + FRAME + len(frame)] = frame
+        self.put(frame, slot)
         status = self.request(index, slot)
         found = {param: bytes(self.map[base + at : base + at + size]) for param, (at, size) in outs.items()}
         return Reply(status, self._result(function, base, found), found)
@@ -66,12 +78,33 @@ class Caller:
         self.channel.close()
 
     def request(self, entry: int, slot: int = 0, *, ahead: int = 1) -> Status:
-        """Publish a request and wait for its answer, or for the enclave's end."""
+        """Publish a request and wait for its answer, or the enclave's end; serve its callbacks meanwhile."""
+        word = self.publish(entry, slot, ahead=ahead)
+        while word == CALLBACK:
+            assert self.on_callback is not None, "a callback that the test did not expect"
+            word = self.give_back(self.on_callback(slot), slot)
+        return Status(word & 0xFFFF)  # the rest is errno
+
+    def give_back(self, returned: int, slot: int = 0, *, ahead: int = 1) -> int:
+        """Return from a callback, with the word that says how; return the next answer's status word."""
+        self.words[(self.base(slot) + SLOT_RETURNED) // 4] = returned
+        return self.publish(ENTRY_RETURN, slot, ahead=ahead)
+
+    def publish(self, entry: int, slot: int = 0, *, ahead: int = 1) -> int:
+        """Publish a request; return its answer's status word, or the status of the enclave's end."""
+        return self.answer(self.ask(entry, slot, ahead=ahead), slot)
+
+    def ask(self, entry: int, slot: int = 0, *, ahead: int = 1) -> int:
+        """Publish a request without waiting for it; return its number."""
         base = self.base(slot)
         number = (self.word(base) + ahead) & 0xFFFFFFFF
         self.words[(base + ENTRY) // 4] = entry
         self.words[(base + REQUEST) // 4] = number
-        end = time.monotonic() + CALL_SECONDS
+        return number
+
+    def answer(self, number: int, slot: int = 0) -> int:
+        """Wait for an answer; return its status word, or the status of the enclave's end."""
+        base, end = self.base(slot), time.monotonic() + CALL_SECONDS
         while self.word(base) != number:
             if self.word(CHANNEL_SLEEPING):
                 self.ring()
@@ -79,7 +112,16 @@ class Caller:
             if outcome is not None:
                 return outcome.status
             assert time.monotonic() < end, "no reply"
-        return Status(self.word(base + STATUS) & 0xFFFF)  # the rest is errno
+        return self.word(base + STATUS)
+
+    def index(self, name: str) -> int:
+        """Return a function's number."""
+        return next(i for i, f in enumerate(self.built.interface.functions) if f.name == name)
+
+    def put(self, data: bytes, slot: int = 0) -> None:
+        """Write a frame."""
+        start = self.base(slot) + FRAME
+        self.map[start : start + len(data)] = data
 
     def ring(self) -> None:
         self.words[CHANNEL_BELL // 4] = (self.word(CHANNEL_BELL) + 1) & 0xFFFFFFFF

@@ -211,6 +211,12 @@ def connect(probe: Probe) -> Iterator[Connect]:
         channel.close()
 
 
+@pytest.fixture
+def guest_of(probe: Probe) -> Callable[[Channel], Caller]:
+    """Play the guest process of a channel, whoever attaches that."""
+    return lambda channel: Caller(channel, probe.entries)
+
+
 Launch = Callable[..., tuple[Enclave, Caller]]
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from hypervisor_agent.enclave.process import EnclaveProcess, SparePool
 from hypervisor_agent.plan import EnclavePlan
 
 if TYPE_CHECKING:
-    from conftest import Launch, Probe
+    from conftest import Caller, Launch, Probe
 
 STEP_RECEIVE, STEP_CONFIG, STEP_DESCRIPTORS = 5, 6, 7
 PAGE_KIB = 4
@@ -138,6 +138,44 @@ def test_what_is_no_channel_is_refused(ready: EnclaveProcess, plan: EnclavePlan)
     right = Channel(*plan.channel_size)
     assert _attached(ready, right.fd).status == 0, "and nothing came of it"
     right.close()
+
+
+@pytest.fixture
+def two_vcpus(probe: Probe, kvm_pool: SparePool) -> Iterator[tuple[EnclaveProcess, EnclavePlan]]:
+    """Start a plan of two vCPUs in a process of its own, under KVM."""
+    process, plan = kvm_pool.take(), probe.plan(vcpu_count=2, deadline_ms=300)
+    process.configure(plan.config.pack(), plan.memory.fd)
+    event = process.receive(10)
+    assert event is not None
+    assert event.kind is EventKind.READY
+    yield process, plan
+    process.end()
+    process.close()
+    plan.memory.wipe()
+
+
+@pytest.mark.case("B15", "B16")
+@pytest.mark.parametrize("entries", [("spin", "undefined"), ("undefined", "undefined"), ("spin", "spin")])
+def test_the_end_of_one_vcpu_is_one_event(
+    two_vcpus: tuple[EnclaveProcess, EnclavePlan],
+    guest_of: Callable[[Channel], Caller],
+    entries: tuple[str, str],
+) -> None:
+    """Both run, for two processes; whichever ends, the VMM says it once and is gone."""
+    process, plan = two_vcpus
+    channels = [Channel(*plan.channel_size) for _ in entries]
+    callers = [guest_of(channel) for channel in channels]
+    for channel in channels:
+        assert _attached(process, channel.fd).status == 0
+    for caller, entry in zip(callers, entries, strict=True):
+        caller.request(entry)
+    event = process.receive(10)
+    assert event is not None
+    assert event.kind is (EventKind.FAULT if "undefined" in entries else EventKind.DEADLINE)
+    assert process.receive(10) is None, "nothing after it"
+    assert {caller.dead for caller in callers} == {abi.Status(event.status)}
+    for channel in channels:
+        channel.close()
 
 
 def test_detaching_what_nobody_has_does_nothing(ready: EnclaveProcess, plan: EnclavePlan) -> None:
