@@ -5,7 +5,7 @@
 #include <x86intrin.h>
 
 #define EAGER_TURNS 32u /* at full speed */
-#define QUICK_TURNS 48u /* then with pauses: half a microsecond in all */
+#define QUICK_TURNS 80u /* then with pauses: a microsecond in all, as cores that are far apart need it */
 
 __thread struct cafe_thread cafe_me;
 
