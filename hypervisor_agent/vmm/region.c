@@ -40,7 +40,7 @@ static uint32_t free_region(const struct vmm_vm *vm) {
 
 static void change(struct vmm_vm *vm, uint32_t region, bool taken) {
     vmm_lock(&vm->lock);
-    vm->regions[region].taken = taken;
+    __atomic_store_n(&vm->regions[region].taken, taken, __ATOMIC_RELAXED);
     vmm_tell_sleeping(vm);
     vmm_unlock(&vm->lock);
     __atomic_store_n(&vm->monitor->attached[region], ++vm->regions[region].changes, __ATOMIC_SEQ_CST);

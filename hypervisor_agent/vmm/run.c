@@ -70,8 +70,8 @@ static bool on_ready(struct vmm_cpu *cpu) {
     const struct vmm_event event = {.kind = VMM_EVENT_READY};
     if (cpu->number != 0 || cpu->vm->phase == VMM_READY)
         return finish(cpu, VMM_EVENT_ABORT, CAFE_E_ABORT);
+    vmm_send(&event); /* before another vCPU could have an end to tell */
     vmm_enter_phase(cpu->vm, VMM_READY);
-    vmm_send(&event);
     return false;
 }
 

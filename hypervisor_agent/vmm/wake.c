@@ -72,7 +72,7 @@ static bool served(const struct vmm_cpu *cpu, uint32_t region, uint32_t slot) {
 static bool request_pending(const struct vmm_cpu *cpu) {
     const struct vmm_vm *vm = cpu->vm;
     for (uint32_t region = 0; region < vm->config.region_count; region++) {
-        if (!vm->regions[region].taken)
+        if (!__atomic_load_n(&vm->regions[region].taken, __ATOMIC_RELAXED))
             continue;
         for (uint32_t i = 0; i < vm->config.slot_count; i++) {
             const struct cafe_slot *slot = vmm_slot(vm, region, i);
