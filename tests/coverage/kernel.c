@@ -106,8 +106,8 @@ void __wrap__exit(int status) {
     kernel_status = status;
     if (kernel_exit)
         longjmp(*kernel_exit, 1);
-    (void)__atomic_add_fetch(&kernel.ends, 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&kernel_vm->lock, 0, __ATOMIC_SEQ_CST); /* who waits for it would have gone, too */
+    (void)__atomic_add_fetch(&kernel.ends, 1, __ATOMIC_SEQ_CST);
     pthread_exit(NULL);
 }
 

@@ -18,6 +18,7 @@ void (*play_vmm)(enum cafe_exit reason, uint64_t argument);
 void (*play_clock)(uint64_t now);
 void (*play_claim)(void);
 uint32_t play_fail_memory;
+static uint64_t play_now;
 static __thread jmp_buf leave;
 static __thread uint8_t arena[PLAY_SLOT_BYTES] __attribute__((aligned(64)));
 
@@ -41,8 +42,7 @@ void play_exit(enum cafe_exit reason, uint64_t argument) {
 }
 
 uint64_t play_cycles(void) {
-    static uint64_t now;
-    now += PLAY_LOOK;
+    const uint64_t now = __atomic_add_fetch(&play_now, PLAY_LOOK, __ATOMIC_SEQ_CST);
     if (play_clock)
         play_clock(now);
     return now;

@@ -88,12 +88,14 @@ ALL = ("control", "region", "run", "wake", "watchdog", "vm", "cpu")
 PROGRAMS = {
     "vmm_config": Program((VMM / "config.c",)),
     "vmm_control": _vmm(*(name for name in ALL if name != "run")),
+    "vmm_hostile": _vmm(*ALL),
     "vmm_main": _vmm("main", "control", flags=("-Dmain=vmm_main",)),
     "vmm_run": _vmm(*ALL),
     "vmm_sleep": _vmm(*ALL),
     "rt_serving": _runtime("rt_callback", "rt_large", "rt_threads"),
     "rt_calling_back": _runtime("rt_serve", "rt_callback", "rt_large", "rt_threads"),
     "rt_parts": _runtime("rt_serve", "rt_callback", "rt_large", "rt_threads"),
+    "rt_racing": _runtime("rt_serve", "rt_callback", "rt_large", "rt_threads"),
     "rt_memory": Program(
         (RUNTIME / "rt_threads.c",),
         flags=(*PLAY, "-fno-builtin", *(f"-D{name}=own_{name}" for name in ALLOCATOR)),

@@ -214,11 +214,12 @@ static int second_says_ready(struct vmm_cpu *cpu) {
 
 static void others_are_not_ready(void) {
     struct vmm_vm *vm = kernel_new(2);
+    const uint32_t ends = kernel.ends;
     kernel.enclave = second_says_ready;
     start(vm);
     (void)kernel_need(VMM_EVENT_READY);
     NEED(kernel_need(VMM_EVENT_ABORT).status == CAFE_E_ABORT);
-    kernel.enclave = enclave; /* the first vCPU's thread stays: its VM is not freed */
+    wait_for_ends(ends + 1); /* the first vCPU's thread stays: its VM is not freed, nothing runs after this */
 }
 
 static void no_thread(void) {

@@ -78,6 +78,12 @@ def launch(built: BuildResult, publisher: PublisherIdentity, pool: SparePool) ->
 
 
 @pytest.fixture
+def launch_package(pool: SparePool, publisher: PublisherIdentity) -> Callable[[BuildResult], Enclave]:
+    """Start an enclave, or raise what its package is refused with; the caller destroys it."""
+    return lambda built: launch(built, publisher, pool)
+
+
+@pytest.fixture
 def start(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Caller]]:
     """Start an enclave and call its functions from here."""
     yield from callers(pool, publisher)
