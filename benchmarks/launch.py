@@ -56,6 +56,6 @@ def measure_launch(runs: int) -> list[Figure]:
     what = "start of a Python command that reads the TPM's EK"
     value, baseline = statistics.median(took), statistics.median(asked)
     slowest = sorted(timeline.steps, key=lambda name: -statistics.median(timeline.steps[name]))[:4]
-    spent = ", ".join(f"{name}: {statistics.median(timeline.steps[name]):.1f} ms" for name in slowest)
-    note = f"start of the program to its end, one call; of which {spent}"
+    parts = ", ".join(f"{name}: {statistics.median(timeline.steps[name]):.1f} ms" for name in slowest)
+    note = f"start of the program to its end, one call; of which {parts}"
     return [Figure("launch_local", value, "ms", baseline, what, len(took), "auto", note)]

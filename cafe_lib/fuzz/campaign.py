@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from itertools import product
 from operator import or_
 from pathlib import Path
 from typing import Final
@@ -97,7 +98,7 @@ class _Found:
     @property
     def key(self) -> _Key:
         """What tells findings apart."""
-        return self.entry, self.problem.kind, self.problem.summary
+        return self.entry, self.problem.kind, self.problem.likeness
 
 
 def _bit(function: int) -> int:
@@ -118,12 +119,11 @@ class Campaign:
         """Try everything; ``tell`` hears of progress. Raises BuildError if a driver cannot be run."""
         tallies = [Tally(function.display) for function in self.interface.functions]
         saved: dict[tuple[int, str, str], Saved] = {}
-        for function in range(len(tallies)):
-            for phase in Phase:
-                for one in self._phase(function, phase, tallies, tell, [*saved]):
-                    if one.key not in saved:
-                        saved[one.key] = save_finding(self._finding(one), self.findings_dir)
-                        tallies[one.entry].findings += 1
+        for phase, function in product(Phase, range(len(tallies))):  # what can be repeated best comes first
+            for one in self._phase(function, phase, tallies, tell, [*saved]):
+                if one.key not in saved:
+                    saved[one.key] = save_finding(self._finding(one), self.findings_dir)
+                    tallies[one.entry].findings += 1
         return tallies, [*saved.values()]
 
     def _phase(

@@ -26,8 +26,9 @@ _MAX_DETAIL: Final = 16_000
 _SUMMARY: Final = re.compile(r"^SUMMARY: \w+: (.*)$", re.MULTILINE)
 _UNDEFINED: Final = re.compile(r"^.*runtime error: (.*)$", re.MULTILINE)
 _CHECK: Final = re.compile(r"^cafe fuzz: (([a-z ]+?)(?:: .*| at .*| is .*)?)$", re.MULTILINE)
-_FRAME: Final = re.compile(r"^ *#\d+ 0x[0-9a-f]+ in (\S+) (\S+)$", re.MULTILINE)
-_TOOLS: Final = ("libsanitizer/", "sanitizer_common", "/native/stand_in.c")
+_FRAME: Final = re.compile(r"^ *#\d+ 0x[0-9a-f]+ in (.+) (\S+)$", re.MULTILINE)
+_TOOLS: Final = ("libsanitizer/", "sanitizer_common", "/native/stand_in.c", "/usr/include/", "/usr/lib/")
+_NUMBER: Final = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b")
 
 
 class Phase(enum.StrEnum):
@@ -66,6 +67,12 @@ class Problem:
     kind: str
     summary: str
     detail: str
+
+    @property
+    def likeness(self) -> str:
+        """The summary without the numbers that differ from one input to the next; its place stays."""
+        text, separator, place = self.summary.rpartition(" in ")
+        return _NUMBER.sub("N", text) + separator + (place if separator else _NUMBER.sub("N", place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +204,5 @@ def _where(text: str) -> str:
     """Name the innermost function of a stack trace that is not a tool's, with its place."""
     for name, place in _FRAME.findall(text):
         if not any(tool in place for tool in _TOOLS) and "/" in place:
-            return f" in {name} {place.rpartition('/')[2]}"
+            return f" in {name.partition('(')[0]} {place.rpartition('/')[2]}"
     return ""

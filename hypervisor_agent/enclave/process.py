@@ -67,7 +67,9 @@ class EnclaveProcess:
 
     def has_news(self) -> bool:
         """Say whether an event has come or the process has gone."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def configure(self, config: bytes, memory_fd: int) -> None:
         """Send the first message a VMM gets. One that is gone already shows at :meth:`receive`."""

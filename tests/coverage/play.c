@@ -9,7 +9,6 @@
 
 #undef calloc
 #undef aligned_alloc
-#undef __atomic_exchange_n
 
 struct cafe_boot play_boot;
 struct cafe_monitor play_monitor;
@@ -48,10 +47,9 @@ uint64_t play_cycles(void) {
     return now;
 }
 
-uint32_t play_exchange(uint32_t *word, uint32_t value) {
+void play_between(void) {
     if (play_claim)
         play_claim();
-    return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
 }
 
 static bool exhausted(void) {

@@ -19,7 +19,7 @@ extern uint8_t *play_regions; /* PLAY_STRIDE from one to the next */
 /* What the VMM is asked for comes here. */
 extern void (*play_vmm)(enum cafe_exit reason, uint64_t argument);
 extern void (*play_clock)(uint64_t now); /* each time it is read, if not null */
-extern void (*play_claim)(void);         /* before each exchange, if not null */
+extern void (*play_claim)(void);         /* before each claim, if not null */
 extern uint32_t play_fail_memory;        /* so many of the next allocations fail */
 
 /* Everything as at a fresh start with so many vCPUs; region 0 attached. */

@@ -9,11 +9,11 @@
 void play_exit(enum cafe_exit reason, uint64_t argument);
 #define rt_exit play_exit
 
-/* Reading the clock, and claiming a slot, are where another party may come in between. */
+/* The clock, and claiming something, are where another party may come in between. */
 uint64_t play_cycles(void);
-uint32_t play_exchange(uint32_t *word, uint32_t value);
+void play_between(void);
 #define __builtin_ia32_rdtsc play_cycles
-#define __atomic_exchange_n(word, value, order) play_exchange(word, value)
+#define __atomic_exchange_n(...) (play_between(), __atomic_exchange_n(__VA_ARGS__))
 
 #ifdef PLAY_MEMORY /* memory may run out when the test says so */
 void *play_calloc(size_t count, size_t bytes);

@@ -203,7 +203,7 @@ static void overtaken(enum cafe_exit reason, uint64_t argument) {
     count(reason, argument);
     if (turn++ == 2)
         play_leave();
-    play_ask(play_slot(0, 0), 0);
+    play_ask(play_slot(0, 0), 1);
     play_claim = overtake;
 }
 

@@ -61,6 +61,14 @@ def test_what_a_workers_end_means(kind: str) -> None:
         assert problem.summary == "heap-buffer-overflow in c_kit kit.c:7"
 
 
+def test_findings_that_differ_in_numbers_only_are_one() -> None:
+    text = "k.cc:9:3: runtime error: signed integer overflow: {} + 2\n  #0 0x7f in kit::f(int) /x/kit.cc:9\n"
+    one, other = (judge(78, text.format(number), hung=False, done=False) for number in (17, 400))
+    assert one is not None
+    assert other is not None
+    assert one.likeness == other.likeness == "signed integer overflow: N + N in kit::f kit.cc:9"
+
+
 def test_an_end_that_is_no_finding() -> None:
     assert judge(0, "", hung=False, done=True) is None
     assert judge(0, "", hung=False, done=False) is not None, "it left before it was done"

@@ -109,10 +109,11 @@ static void *rewrite(void *argument) {
     return NULL;
 }
 
+/* CAFE_E_ABORT: an exception left the function, which fails no other call. */
 static bool allowed(enum cafe_status status) {
     return status == CAFE_OK || status == CAFE_E_MALFORMED || status == CAFE_E_LIMIT ||
            status == CAFE_E_ENTRY || status == CAFE_E_CALLBACK || status == CAFE_E_EXITED ||
-           stand_in.aborted != 0;
+           status == CAFE_E_ABORT || stand_in.aborted != 0;
 }
 
 static void prepare(uint64_t index) {

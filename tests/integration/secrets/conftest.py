@@ -43,14 +43,23 @@ def build(
     return built
 
 
-@pytest.fixture(scope="session", params=["kvm", "emulator"])
-def pool(request: pytest.FixtureRequest) -> Iterator[SparePool]:
-    name: BackendName = request.param
+def spares_of(name: BackendName) -> Iterator[SparePool]:
     if name == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("/dev/kvm is absent")
     spares = SparePool(choose_backend(name))
     yield spares
     spares.close()
+
+
+@pytest.fixture(scope="session", params=["kvm", "emulator"])
+def pool(request: pytest.FixtureRequest) -> Iterator[SparePool]:
+    yield from spares_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def kvm_pool() -> Iterator[SparePool]:
+    """Give spares for what the emulator, with its one vCPU, has no say in."""
+    yield from spares_of("kvm")
 
 
 def launch(built: BuildResult, publisher: PublisherIdentity, pool: SparePool) -> Enclave:
@@ -77,6 +86,16 @@ def launch_package(pool: SparePool, publisher: PublisherIdentity) -> Callable[[B
 @pytest.fixture
 def start(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Caller]]:
     """Start an enclave and call its functions from here."""
+    yield from callers(pool, publisher)
+
+
+@pytest.fixture
+def start_kvm(kvm_pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Caller]]:
+    """Start one whose vCPUs all run."""
+    yield from callers(kvm_pool, publisher)
+
+
+def callers(pool: SparePool, publisher: PublisherIdentity) -> Iterator[Callable[[BuildResult], Caller]]:
     started: list[Caller] = []
 
     def begin(built: BuildResult) -> Caller:

@@ -176,13 +176,11 @@ uint64_t upper(void) {
 
 @pytest.mark.case("B01")
 def test_upper_halves_of_vector_registers_are_gone(
-    pool: SparePool, start: Start, publisher: PublisherIdentity, tmp_path: Path
+    start_kvm: Start, publisher: PublisherIdentity, tmp_path: Path
 ) -> None:
-    if pool.backend.name == "emulator":
-        pytest.skip("the emulator has no AVX")
     built = make(project(tmp_path, WIDE, WIDE_HEADER, 'isa = "x86-64-v3"'), publisher)
     try:
-        caller = start(built)
+        caller = start_kvm(built)
     except KvmError:
         pytest.skip("this KVM offers no AVX")
     assert caller.call("dirty").value == 1
