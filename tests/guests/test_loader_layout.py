@@ -73,21 +73,21 @@ def test_any_needs(
     header = replace(image[0], tls_bytes=storage[0], tls_align=storage[1])
     manifest = replace(image[1], **need)
     layout = lay_out(header, manifest)
-    _each_vcpu_has_its_own(layout, manifest)
-    _parts_are_apart(layout)
-    _memory_is_not_shared(layout)
-    _regions_are_at_one_stride(layout, manifest)
-    _configuration_names_them(layout, header, manifest)
+    _expect_each_vcpu_its_own(layout, manifest)
+    _expect_parts_apart(layout)
+    _expect_memory_not_shared(layout)
+    _expect_regions_at_one_stride(layout, manifest)
+    _expect_configuration_of_them(layout, header, manifest)
 
 
-def _each_vcpu_has_its_own(layout: Layout, manifest: Manifest) -> None:
+def _expect_each_vcpu_its_own(layout: Layout, manifest: Manifest) -> None:
     for name in OWN:
         parts = {layout.of_vcpu(name, vcpu).address for vcpu in range(manifest.vcpu_count)}
         assert len(parts) == manifest.vcpu_count
         assert vcpu_region(name, manifest.vcpu_count) not in layout.regions
 
 
-def _parts_are_apart(layout: Layout) -> None:
+def _expect_parts_apart(layout: Layout) -> None:
     ordered = sorted(layout.regions.values(), key=lambda region: region.address)
     assert ordered[0].address >= LOWEST
     assert ordered[-1].end <= HIGHEST
@@ -100,7 +100,7 @@ def _parts_are_apart(layout: Layout) -> None:
             assert _distance(low, high) >= PAGE, (low.name, high.name)
 
 
-def _memory_is_not_shared(layout: Layout) -> None:
+def _expect_memory_not_shared(layout: Layout) -> None:
     spans = sorted((part.physical, part.physical + part.size, part.name) for part in layout.regions.values())
     for low, high in pairwise(spans):
         assert low[1] <= high[0], (low, high)
@@ -108,7 +108,7 @@ def _memory_is_not_shared(layout: Layout) -> None:
     assert inside[-1][1] <= layout.tables_gpa < CHANNEL_GPA
 
 
-def _regions_are_at_one_stride(layout: Layout, manifest: Manifest) -> None:
+def _expect_regions_at_one_stride(layout: Layout, manifest: Manifest) -> None:
     size = channel_bytes(manifest.slot_count, manifest.slot_bytes, manifest.bulk_bytes)
     first, stride = layout["channel"], layout.channel_stride
     assert stride >= size + GUARD_BYTES
@@ -123,7 +123,7 @@ def _regions_are_at_one_stride(layout: Layout, manifest: Manifest) -> None:
     assert channel_region(REGIONS) not in layout.regions
 
 
-def _configuration_names_them(layout: Layout, header: ImageHeader, manifest: Manifest) -> None:
+def _expect_configuration_of_them(layout: Layout, header: ImageHeader, manifest: Manifest) -> None:
     config = vmm_config(header, manifest, layout, layout.tables_gpa + PAGE)
     assert (config.region_count, config.vcpu_count) == (REGIONS, manifest.vcpu_count)
     assert (config.region_bytes, config.channel_stride) == (layout.region_bytes, layout.channel_stride)

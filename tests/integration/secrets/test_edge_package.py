@@ -71,4 +71,6 @@ def test_changed_package_runs_nothing(
 @pytest.mark.case("C01", "C06")
 def test_the_package_itself_runs(build: Build, launch_package: LaunchPackage) -> None:
     """What the others are changed copies of."""
-    launch_package(build(KIT)).destroy()
+    enclave = launch_package(build(KIT))
+    assert enclave.wait(0) is None
+    enclave.destroy()
