@@ -183,9 +183,6 @@ static inline void cafe_call_get(struct cafe_call *call, uint64_t at, void *targ
     }
 }
 
-/* A bool result: any byte but 0 is true. After a failure, `otherwise`. */
-bool cafe_call_truth(struct cafe_call *call, bool otherwise);
-
 /* Give the slot back and set this thread's error; ends the process if `fatal` and the call has failed. */
 void cafe_call_finish(struct cafe_call *call, bool fatal);
 

@@ -145,12 +145,6 @@ void cafe_call_run(struct cafe_call *call) {
     }
 }
 
-bool cafe_call_truth(struct cafe_call *call, bool otherwise) {
-    uint8_t byte = otherwise;
-    cafe_call_get(call, CAFE_SLOT_RESULT, &byte, sizeof byte);
-    return byte != 0;
-}
-
 CAFE_COLD void cafe_call_leave(struct cafe_call *call) {
     cafe_bulk_give(call->state, call->blocks);
     if (call->nested) {
